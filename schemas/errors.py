@@ -1,0 +1,232 @@
+"""Every error that we raise on purpose, in one tree.
+
+::
+
+    MeldingsformidlerError
+    ├── ContractError
+    │   ├── UnknownSchemaError
+    │   ├── DecodeError
+    │   ├── InvalidNameError
+    │   ├── InvalidDocumentError
+    │   ├── MismatchError
+    │   └── IllegalTransitionError
+    ├── CryptoError
+    │   ├── CertificateError
+    │   ├── KeyFileError
+    │   ├── PackError
+    │   └── UnsealError
+    ├── KvitteringError
+    │   ├── SignatureError
+    │   └── ChainError
+    ├── TransportError
+    │   ├── BrokerUnavailableError
+    │   ├── AccessDeniedError
+    │   ├── PackageUnavailableError
+    │   ├── PackageMissingError
+    │   └── RecordTooLargeError
+    ├── StoreError
+    ├── FagsystemUnavailableError
+    ├── FagsystemFailureError
+    └── ConfigurationError
+
+Rules:
+
+* ``code`` is unique and never changes: it travels in kvitteringer, dead letters and logs, and operators search for it.
+* ``retriable`` is data, not a guess at the place of the ``except``.
+* An error carries ids, numbers and names of fields. It never carries a value from a søknad.
+* Wrong use of our own API is ``TypeError``, ``ValueError`` or ``RuntimeError``, and no shell catches those.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+
+class MeldingsformidlerError(Exception):
+    """Root of the tree; never raised itself."""
+
+    code: ClassVar[str] = "feil"
+    retriable: ClassVar[bool] = False
+
+
+class ContractError(MeldingsformidlerError):
+    """A message breaks the wire contract: dead letter, and a kvittering AVVIST."""
+
+    code = "kontrakt"
+
+
+class UnknownSchemaError(ContractError):
+    """The bytes do not name a schema that belongs on this topic."""
+
+    code = "kontrakt.ukjent-skjema"
+
+
+class DecodeError(ContractError):
+    """The bytes do not decode by the schema that they name."""
+
+    code = "kontrakt.uleselig"
+
+
+class InvalidNameError(ContractError):
+    """An id or a number does not have the form that its name demands."""
+
+    code = "kontrakt.ugyldig-navn"
+
+
+class InvalidDocumentError(ContractError):
+    """A JSON document breaks the rules of its format.
+
+    Args:
+        document: Name of the document, for example ``soknad.json``.
+        path: Where in it, for example ``data.personalia.navn``. Never the value found there.
+        reason: What is wrong, in words that name no value.
+    """
+
+    code = "kontrakt.ugyldig-dokument"
+
+    def __init__(self, document: str, path: str, reason: str) -> None:
+        super().__init__(f"{document}: {path or 'dokumentet'}: {reason}")
+        self.document = document
+        self.path = path
+        self.reason = reason
+
+
+class MismatchError(ContractError):
+    """What the sender signed is not what the record says: moved to another søknad, type or kommune."""
+
+    code = "kontrakt.avvik"
+
+
+class IllegalTransitionError(ContractError):
+    """A kvittering may not follow the present status."""
+
+    code = "kontrakt.ulovlig-overgang"
+
+
+class CryptoError(MeldingsformidlerError):
+    """Something about keys, certificates or envelopes; the same attempt never gets better."""
+
+    code = "krypto"
+
+
+class CertificateError(CryptoError):
+    """Expired, not yet valid, too weak, for another purpose, or of an issuer that is not trusted."""
+
+    code = "krypto.sertifikat"
+
+
+class KeyFileError(CryptoError):
+    """A key or certificate file is missing, unreadable, readable by others, or not what it should be."""
+
+    code = "krypto.nokkelfil"
+
+
+class PackError(CryptoError):
+    """Files cannot be packed: a name twice, a name that is not allowed, or too much."""
+
+    code = "krypto.pakking"
+
+
+class UnsealError(CryptoError):
+    """A package is not for us, or was altered: one class and one text on purpose, so that it is no oracle."""
+
+    code = "krypto.apning"
+    TEXT: ClassVar[str] = "pakken kan ikke åpnes: den er ikke til denne mottakeren, eller den er endret"
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
+
+
+class KvitteringError(MeldingsformidlerError):
+    """A kvittering cannot be trusted."""
+
+    code = "kvittering"
+
+
+class SignatureError(KvitteringError):
+    """The kvittering is not signed by a key that may sign for this kommune."""
+
+    code = "kvittering.signatur"
+
+
+class ChainError(KvitteringError):
+    """The kvittering does not continue its issuer's chain for this søknad."""
+
+    code = "kvittering.kjede"
+
+
+class TransportError(MeldingsformidlerError):
+    """Kafka or the dokumentlager said no. Mapped from foreign errors in one place for each library."""
+
+    code = "transport"
+
+
+class BrokerUnavailableError(TransportError):
+    """Kafka does not answer, or not yet."""
+
+    code = "transport.megler-utilgjengelig"
+    retriable = True
+
+
+class AccessDeniedError(TransportError):
+    """Our principal lacks a right, or its credentials are refused."""
+
+    code = "transport.ingen-tilgang"
+
+
+class PackageUnavailableError(TransportError):
+    """The dokumentlager does not answer, or not yet."""
+
+    code = "transport.dokumentlager-utilgjengelig"
+    retriable = True
+
+
+class PackageMissingError(TransportError):
+    """The dokumentlager has no package with this id, or not for us."""
+
+    code = "transport.pakke-mangler"
+
+
+class RecordTooLargeError(TransportError):
+    """A record is larger than a topic takes; it should have gone through the dokumentlager."""
+
+    code = "transport.for-stor"
+
+
+class StoreError(MeldingsformidlerError):
+    """A local store cannot be written: disk full, locked by another process, or of a newer version."""
+
+    code = "lager"
+    retriable = True
+
+
+class FagsystemUnavailableError(MeldingsformidlerError):
+    """The fagsystem does not answer: nothing is wrong with the søknad, and no attempt is counted.
+
+    Args:
+        message: What was tried, without personal data.
+        retry_after: How long the fagsystem asked us to wait, if it did.
+    """
+
+    code = "fagsystem.utilgjengelig"
+    retriable = True
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FagsystemFailureError(MeldingsformidlerError):
+    """The fagsystem answers, but fails on this søknad: an attempt that counts."""
+
+    code = "fagsystem.feil"
+    retriable = True
+
+
+class ConfigurationError(MeldingsformidlerError):
+    """A setting is missing or wrong; raised only before the first message."""
+
+    code = "oppsett"
