@@ -21,9 +21,11 @@
     ├── TransportError
     │   ├── BrokerUnavailableError
     │   ├── AccessDeniedError
+    │   ├── PartitionLostError
     │   ├── PackageUnavailableError
     │   ├── PackageMissingError
     │   └── RecordTooLargeError
+    ├── RefusedError
     ├── StoreError
     ├── FagsystemUnavailableError
     ├── FagsystemFailureError
@@ -177,6 +179,12 @@ class AccessDeniedError(TransportError):
     code = "transport.ingen-tilgang"
 
 
+class PartitionLostError(TransportError):
+    """A partition went to another member of the group, which will read the same records again."""
+
+    code = "transport.partisjon-mistet"
+
+
 class PackageUnavailableError(TransportError):
     """The dokumentlager does not answer, or not yet."""
 
@@ -194,6 +202,24 @@ class RecordTooLargeError(TransportError):
     """A record is larger than a topic takes; it should have gone through the dokumentlager."""
 
     code = "transport.for-stor"
+
+
+class RefusedError(MeldingsformidlerError):
+    """A submission that we do not take. Nothing of it is kept, and its sender still has it.
+
+    Args:
+        status: The HTTP status that says so.
+        message: Which part or field, and what to do about it, without a value or a file name from the submission.
+        reason: Stable word for machines, metrics and logs, for example ``filnavn``.
+    """
+
+    code = "innsending.avvist"
+
+    def __init__(self, status: int, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.reason = reason
 
 
 class StoreError(MeldingsformidlerError):
