@@ -1,0 +1,1 @@
+"""Kafka behind ``broker.ports``: aiokafka for records, confluent-kafka for administration."""

@@ -1,0 +1,310 @@
+"""Reading through aiokafka: as a member of a group (``KafkaSubscriber``), or everything from the beginning (``KafkaTail``).
+
+Rules:
+
+1. Nothing is committed but by ``commit``; a group without a commit starts at the beginning; only committed transactions are
+   seen.
+2. aiokafka logs and drops what a rebalance listener raises. Ours is kept and raised from the iteration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Self
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as AioPartition
+from aiokafka.abc import ConsumerRebalanceListener
+
+from broker.kafka.errors import mapped
+from broker.kafka.login import check_login
+from broker.record import Incoming, TopicPartition
+from schemas.errors import BrokerUnavailableError, PartitionLostError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from aiokafka.structs import ConsumerRecord
+
+    from broker.kafka.settings import KafkaSettings
+    from broker.ports import RebalanceListener
+
+POLL_MS: Final = 1_000
+"""How long one poll waits for records; an iteration polls until there are some."""
+MAX_RECORDS: Final = 500
+
+
+class KafkaSubscriber:
+    """A ``Subscriber``. Use as an asynchronous context manager, or call ``start`` and ``stop``.
+
+    Args:
+        settings: Where, and as whom.
+        topics: What to read; all must exist.
+        group: The consumer group's name.
+        listener: Is told when partitions come and go.
+        max_records: Most records in one batch.
+        client_id: Shown in the broker's log and metrics.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Iterable[str],
+        *,
+        group: str,
+        listener: RebalanceListener | None = None,
+        max_records: int = MAX_RECORDS,
+        client_id: str = "meldingsformidler",
+    ) -> None:
+        self._settings = settings
+        self._topics = tuple(topics)
+        self._max_records = max_records
+        self._relay = _ListenerRelay(listener)
+        self._stopped = False
+        self._consumer = AIOKafkaConsumer(
+            **settings.connection(),
+            client_id=client_id,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.session_timeout_ms // 3,
+            request_timeout_ms=settings.request_timeout_ms,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect, join the group and wait for the first assignment, which may be empty.
+
+        Raises:
+            BrokerUnavailableError: Nobody answers, or a topic is not there (yet).
+            AccessDeniedError: Credentials are refused, or a right is missing.
+        """
+        self._consumer.subscribe(self._topics, listener=self._relay)
+        await _start(self._consumer, self._settings)
+
+    async def stop(self) -> None:
+        """Tell the listener that all partitions are revoked, leave the group and disconnect. May be called twice."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            await self._relay.revoke_all()
+        finally:
+            await self._consumer.stop()
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Read these topics from now on; the group rebalances."""
+        self._topics = tuple(topics)
+        self._consumer.subscribe(self._topics, listener=self._relay)
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Iterate over batches; see ``Subscriber.__aiter__``. Ends when the subscriber is stopped."""
+        while not self._stopped:
+            batch = await self._poll()
+            if batch:
+                yield batch
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit; see ``Subscriber.commit``. What is still ours is committed even if another partition is lost."""
+        ours = self.assignment()
+        kept = {AioPartition(*partition): offset for partition, offset in offsets.items() if partition in ours}
+        if kept:
+            with mapped():
+                async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                    await self._consumer.commit(kept)
+        if len(kept) < len(offsets):
+            raise PartitionLostError("partisjonen er ikke lenger vår")
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """Return the partitions that are ours now."""
+        return frozenset(TopicPartition(*one) for one in self._consumer.assignment())
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Stop reading these; see ``Subscriber.pause``."""
+        self._consumer.pause(*self._owned(partitions))
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Read these again; see ``Subscriber.resume``."""
+        self._consumer.resume(*self._owned(partitions))
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read from ``offset`` on; see ``Subscriber.seek``."""
+        with mapped():
+            self._consumer.seek(AioPartition(*partition), offset)
+
+    async def _poll(self) -> tuple[Incoming, ...]:
+        with mapped():
+            found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._max_records)
+        self._relay.raise_failure()
+        return tuple(_incoming(one) for records in found.values() for one in records)
+
+    def _owned(self, partitions: Iterable[TopicPartition]) -> list[AioPartition]:
+        ours = self._consumer.assignment()
+        return [one for one in (AioPartition(*partition) for partition in partitions) if one in ours]
+
+
+class KafkaTail:
+    """Reads whole topics from the first record on, and follows them; no group, no commits.
+
+    For what is rebuilt from a topic at each start: the katalog, the status.
+
+    Args:
+        settings: Where, and as whom.
+        topics: What to read, all partitions; all must exist.
+        client_id: Shown in the broker's log and metrics.
+
+    Attributes:
+        caught_up: Set when everything that lay on the topics at ``start`` was handed out *and* the caller came back for more,
+            so that a single reader has then dealt with it.
+    """
+
+    def __init__(self, settings: KafkaSettings, topics: Iterable[str], *, client_id: str = "meldingsformidler") -> None:
+        self._settings = settings
+        self._topics = tuple(topics)
+        self._stopped = False
+        self._ends: dict[AioPartition, int] = {}
+        self.caught_up = asyncio.Event()
+        self._consumer = AIOKafkaConsumer(
+            *self._topics,
+            **settings.connection(),
+            client_id=client_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            request_timeout_ms=settings.request_timeout_ms,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect and note where the topics end now.
+
+        Raises:
+            BrokerUnavailableError: Nobody answers, or a topic is not there (yet).
+            AccessDeniedError: Credentials are refused, or a right is missing.
+        """
+        await _start(self._consumer, self._settings)
+        try:
+            with mapped():
+                self._ends = await self._consumer.end_offsets(self._consumer.assignment())
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Disconnect. May be called twice."""
+        if not self._stopped:
+            self._stopped = True
+            await self._consumer.stop()
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Iterate over batches, never empty, in order for each partition.
+
+        Raises:
+            AccessDeniedError: Our principal may not read these topics.
+            TransportError: Reading cannot go on. Outages are waited out and do not come out of here.
+        """
+        while not self._stopped:
+            await self._note_progress()
+            with mapped():
+                found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+            batch = tuple(_incoming(one) for records in found.values() for one in records)
+            if batch:
+                yield batch
+
+    async def _note_progress(self) -> None:
+        if self.caught_up.is_set():
+            return
+        with mapped():
+            for partition, end in tuple(self._ends.items()):
+                if end == 0 or await self._consumer.position(partition) >= end:
+                    del self._ends[partition]
+        if not self._ends:
+            self.caught_up.set()
+
+
+def read_from_start(settings: KafkaSettings, topics: Iterable[str]) -> KafkaTail:
+    """Return a reader of all that lies on ``topics``, and of what comes; start it with ``async with``."""
+    return KafkaTail(settings, topics)
+
+
+class _ListenerRelay(ConsumerRebalanceListener):
+    """Stands between aiokafka and our listener (rule 2)."""
+
+    def __init__(self, listener: RebalanceListener | None) -> None:
+        self._listener = listener
+        self._owned: frozenset[TopicPartition] = frozenset()
+        self._failure: Exception | None = None
+
+    async def on_partitions_revoked(self, revoked: set[AioPartition]) -> None:
+        """Pass on; called by aiokafka."""
+        if revoked:
+            await self.revoke_all()
+
+    async def on_partitions_assigned(self, assigned: set[AioPartition]) -> None:
+        """Pass on; called by aiokafka."""
+        self._owned = frozenset(TopicPartition(*one) for one in assigned)
+        if self._listener is not None:
+            try:
+                await self._listener.assigned(self._owned)
+            except Exception as error:  # noqa: BLE001  # kept, and raised from the iteration
+                self._failure = error
+
+    async def revoke_all(self) -> None:
+        """Tell the listener that it has nothing any more; aiokafka's protocol is eager, so it is always everything."""
+        owned, self._owned = self._owned, frozenset()
+        if owned and self._listener is not None:
+            try:
+                await self._listener.revoked(owned)
+            except Exception as error:  # noqa: BLE001  # kept, and raised from the iteration
+                self._failure = error
+
+    def raise_failure(self) -> None:
+        """Raise what the listener raised."""
+        if self._failure is not None:
+            raise self._failure
+
+
+async def _start(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
+    """Start within the request time-out, or leave nothing behind."""
+    try:
+        with mapped():
+            async with asyncio.timeout(settings.request_timeout_ms / 1000):
+                await consumer.start()
+    except BrokerUnavailableError:
+        await consumer.stop()
+        await check_login(settings)
+        raise
+    except BaseException:
+        await consumer.stop()
+        raise
+
+
+def _incoming(record: ConsumerRecord) -> Incoming:
+    return Incoming(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key or b"",
+        value=record.value or b"",
+        headers=tuple((name, value or b"") for name, value in record.headers),
+    )

@@ -1,0 +1,6 @@
+from aiokafka.structs import TopicPartition
+
+class ConsumerRebalanceListener:
+    # May be coroutines; aiokafka awaits what they return.
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None: ...
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None: ...
