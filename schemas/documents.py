@@ -17,6 +17,7 @@ Limiting the size in bytes is the caller's part; the work here is linear in it.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
@@ -35,6 +36,8 @@ MAX_DEPTH: Final = 64
 
 BOM: Final = b"\xef\xbb\xbf"
 
+_TOO_DEEP: Final = f"er nøstet dypere enn {MAX_DEPTH} nivåer"
+
 _SEMVER: Final = r"^[0-9]+\.[0-9]+\.[0-9]+(-[a-zA-Z0-9]+)?(\+[a-zA-Z0-9]+)?$"
 _FIRE_SIFFER: Final = r"^[0-9]{4}$"
 _ELLEVE_SIFFER: Final = r"^[0-9]{11}$"
@@ -51,6 +54,8 @@ _FORMS: Final = {
     _UUID: "skal være en UUID med små bokstaver",
 }
 
+_NUMBER_TAGS: Final = frozenset({"int", "float"})
+
 _REASONS: Final = {
     "missing": "mangler",
     "string_type": "skal være en tekst",
@@ -62,8 +67,13 @@ _REASONS: Final = {
     "model_attributes_type": "skal være et objekt",
     "tuple_type": "skal være en liste",
     "too_short": "skal ha minst ett element",
-    "ektefelle": "mangler ektefelle, som status gift krever",
+    "required_here": "mangler, og kreves av et annet felt",
 }
+
+
+def required_here(field: str) -> PydanticCustomError:
+    """Return the error for a field that is optional by itself and required by what another one says."""
+    return PydanticCustomError("required_here", "missing", {"field": field})
 
 
 class Document(BaseModel):
@@ -154,13 +164,16 @@ def parse_document(model: type[D], data: bytes, name: str) -> D:
 
 def _first_break(error: ValidationError) -> tuple[str, str]:
     first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "string_pattern_mismatch":
-        reason = _FORMS[first.get("ctx", {})["pattern"]]
-    elif first["type"] == "tidspunkt":
-        reason = _FORMS[_TIDSPUNKT]
-    else:
-        reason = _REASONS.get(first["type"], "er ugyldig")
-    return _path(first["loc"]), reason
+    loc, kind, context = first["loc"], first["type"], first.get("ctx", {})
+    if kind == "required_here":
+        return f"{_path(loc)}.{context['field']}", _REASONS[kind]
+    if kind == "string_pattern_mismatch":
+        return _path(loc), _FORMS[context["pattern"]]
+    if kind == "tidspunkt":
+        return _path(loc), _FORMS[_TIDSPUNKT]
+    if loc and loc[-1] in _NUMBER_TAGS:
+        return _path(loc), "skal være et tall"
+    return _path(loc), _REASONS.get(kind, "er ugyldig")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -173,7 +186,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not part.startswith("#") and part not in {"int", "float"}:
+        elif not part.startswith("#") and part not in _NUMBER_TAGS:
             path += f".{part}"
     return path.removeprefix(".")
 
@@ -186,32 +199,33 @@ def _refusal(data: bytes) -> tuple[str, str] | None:
     """
     try:
         value: Json = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return "", _why_not_json(data)
+    except orjson.JSONDecodeError as error:
+        return "", _why_not_json(data, error)
     if not _is_shallow(value):
-        return "", f"er nøstet dypere enn {MAX_DEPTH} nivåer"
-    if b"\\u003" not in data and orjson.dumps(value).count(b":") == data.count(b":"):
+        return "", _TOO_DEEP
+    hidden = b"\\u003a" in data or b"\\u003A" in data
+    if not hidden and orjson.dumps(value).count(b":") == data.count(b":"):
         return None
-    members: Members = json.loads(data, object_pairs_hook=_Object)
-    path = _doubled_key(members, "")
-    return None if path is None else (path, "står to ganger")
+    doubled = _doubled_key(json.loads(data, object_pairs_hook=_Object))
+    return None if doubled is None else (_shown_path(doubled), "står to ganger")
 
 
 def _is_shallow(value: Json) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for node in level
             if isinstance(node, dict | list)
             for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
         ]
         if not level:
             return True
     return False
 
 
-def _why_not_json(data: bytes) -> str:
+def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
     if not data.strip():
         return "er tomt"
     if data.startswith(BOM):
@@ -220,34 +234,37 @@ def _why_not_json(data: bytes) -> str:
         data.decode()
     except UnicodeDecodeError:
         return "er ikke UTF-8"
-    return "er ikke gyldig JSON"
+    return _TOO_DEEP if "depth" in error.msg else f"er ikke gyldig JSON (tegn {error.pos})"
 
 
-class _Object(list[tuple[str, "Members"]]):
-    """An object's members as they stand, doubled ones too."""
+@dataclass(slots=True)
+class _Object:
+    """A JSON object with its members as they stand, doubled ones too."""
+
+    members: list[tuple[str, Members]]
 
 
-def _doubled_key(node: Members, path: str) -> str | None:
-    """Return the path of the first key that stands twice in its object, in document order."""
+def _doubled_key(node: Members) -> tuple[int | str, ...] | None:
+    """Return the location of the first key that stands twice in its object, in document order."""
     if isinstance(node, _Object):
         seen: set[str] = set()
-        for key, child in node:
-            here = f"{path}.{_shown(key)}".removeprefix(".")
+        for key, child in node.members:
             if key in seen:
-                return here
+                return (key,)
             seen.add(key)
-            if (found := _doubled_key(child, here)) is not None:
-                return found
+            if (found := _doubled_key(child)) is not None:
+                return (key, *found)
     elif isinstance(node, list):
-        for index, child in enumerate(node):
-            if (found := _doubled_key(child, f"{path}[{index}]")) is not None:
-                return found
+        for index, item in enumerate(node):
+            if (found := _doubled_key(item)) is not None:
+                return (index, *found)
     return None
 
 
-def _shown(key: str) -> str:
-    """Return a key as an error may show it: one that no format defines could be a person's name."""
-    return key if key in _known_keys(Document) else "(ukjent felt)"
+def _shown_path(loc: tuple[int | str, ...]) -> str:
+    """Return a location as an error may show it: a key that no format defines could be a person's name."""
+    known = _known_keys(Document)
+    return _path(tuple(part if isinstance(part, int) or part in known else "(ukjent felt)" for part in loc))
 
 
 def _known_keys(model: type[Document]) -> set[str]:

@@ -125,7 +125,7 @@ def make_soknad(
 
     Args:
         rng: Source of everything that is not given.
-        kind: ``kort`` is about 3 KB; ``standard`` is about 8 KB; ``nodhjelp`` is as standard, and asks for nødhjelp.
+        kind: ``kort`` is about 3 KB; ``standard`` is about 7 KB; ``nodhjelp`` is as standard, and asks for nødhjelp.
         fodselsnummer: Whose it is; drawn when None.
         kommunenummer: The receiver.
         enhetsnummer: The NAV office; made of the kommunenummer when None, as most small kommuner's are.

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Final, Self
 
 from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 
-from schemas.documents import Document, ElleveSiffer, Tall
+from schemas.documents import Document, ElleveSiffer, Tall, required_here
 
 SIVILSTATUSER: Final = ("gift", "ugift", "samboer", "enke", "skilt", "separert")
 BARNEBIDRAG: Final = ("betaler", "mottar", "begge", "ingen")
@@ -119,7 +118,7 @@ class Sivilstatus(Document):
     @model_validator(mode="after")
     def _gift_has_ektefelle(self) -> Self:
         if self.status == "gift" and self.ektefelle is None:
-            raise PydanticCustomError("ektefelle", "gift without ektefelle")
+            raise required_here("ektefelle")
         return self
 
 

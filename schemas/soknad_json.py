@@ -25,7 +25,7 @@ from schemas.livssituasjon import (
     Utdanning,
 )
 from schemas.names import Enhetsnummer, Fodselsnummer, Kommunenummer, Name
-from schemas.okonomi import Okonomi  # noqa: TC001 - pydantic needs the type at run time
+from schemas.okonomi import Okonomi
 
 FILENAME: Final = "soknad.json"
 
