@@ -53,13 +53,13 @@ class Outgoing:
     Attributes:
         topic: Its topic's full name.
         key: Decides the partition; records of one key stay in order.
-        value: Avro in the Confluent wire format.
+        value: Avro in the Confluent wire format; None takes the key away from a compacted topic.
         headers: In order; a name may occur more than once.
     """
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     headers: Headers = ()
 
 

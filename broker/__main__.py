@@ -1,0 +1,51 @@
+"""The ``broker`` process's composition root: ``python -m broker``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from broker.app import create_app
+from broker.clock import system_clock
+from broker.issuer import LocalIssuer, check_loopback, load_issuer_key
+from broker.kafka.publisher import KafkaPublisher
+from broker.kafka.settings import KafkaSettings
+from broker.kafka.subscriber import read_from_start
+from broker.katalog import Katalog, KatalogFollower
+from broker.katalog_publisher import KatalogPublisher
+from broker.routing import KATALOG
+from broker.runtime import run_process
+from broker.settings import BrokerSettings, load_settings
+from broker.web import Health, serve
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Publish the katalog and serve what the process serves, until ``stop``."""
+    settings = load_settings(BrokerSettings)
+    kafka = KafkaSettings.from_environment(os.environ)
+    katalog = Katalog()
+    follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
+    health = Health()
+    async with KafkaPublisher(kafka, client_id="broker") as publisher, asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(follower.run())
+        publishing = KatalogPublisher(settings.katalog, katalog, publisher, system_clock)
+        health.add_check("katalog", publishing.problem)
+        app = create_app(katalog, health, _issuer(settings, katalog))
+        serving = tasks.create_task(serve(app, settings.host, settings.port, stop))
+        await follower.caught_up.wait()
+        await publishing.run(stop)
+        await serving
+        following.cancel()
+
+
+def _issuer(settings: BrokerSettings, katalog: Katalog) -> LocalIssuer | None:
+    if settings.local_issuer_key is None:
+        return None
+    check_loopback(settings.host)
+    key = load_issuer_key(settings.local_issuer_key)
+    return LocalIssuer(settings.local_issuer_url, settings.audience, key, katalog, system_clock)
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("broker", main))

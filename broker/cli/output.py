@@ -1,0 +1,39 @@
+"""What commands print: for people with rich, for machines as JSON, errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNREACHABLE: Final = 3
+
+console: Final = Console(highlight=False)
+errors: Final = Console(stderr=True, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """Print ``document`` as JSON on one line when piped, indented on a terminal."""
+    sys.stdout.write(
+        json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str) + "\n"
+    )
+
+
+def complain(message: str, *, code: str | None = None) -> None:
+    """Print an error for people, with its stable code."""
+    errors.print(f"[red]feil:[/] {message}" + (f" [dim]({code})[/]" if code else ""), soft_wrap=True)
+
+
+def table(*columns: str, rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print a table."""
+    shown = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)

@@ -1,0 +1,110 @@
+"""``formidler up``: everything on this machine, for as long as you want."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.cli.options import DataOption, JsonOption
+from broker.cli.output import console, print_json
+from broker.clock import system_clock
+from broker.kafka.settings import KafkaSettings
+from broker.log import configure_logging
+from broker.runtime import first_of_ours
+from broker.supervisor.bootstrap import DEFAULT_KOMMUNER, bootstrap, choose_connectors
+from broker.supervisor.layout import Layout
+from broker.supervisor.up import Running, running
+from schemas.errors import ConfigurationError
+from schemas.names import Kommunenummer
+
+
+def up(
+    data: DataOption,
+    kommuner: Annotated[
+        str | None,
+        typer.Option(
+            "--kommuner", help="Kommunenummer med komma mellom; bare ved første oppstart. Uten: seks kommuner."
+        ),
+    ] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            "--kafka", help="HOST:PORT til en Kafka som finnes, i stedet for vår egen. KAFKA_BROKERS virker også."
+        ),
+    ] = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Start Kafka og alle prosessene, og hold dem i gang til Ctrl-C.
+
+    Data ligger i en mappe; neste `up` fortsetter der den forrige sluttet.
+
+    Eksempel: formidler up --kommuner 0301,4601
+    """
+    layout = open_layout(data, kommuner)
+    with layout.log("up").open("a", encoding="utf-8") as log:
+        configure_logging("up", stream=log)
+        try:
+            asyncio.run(_run(layout, external_kafka(kafka), as_json=as_json))
+        except BaseExceptionGroup as group:
+            first = first_of_ours(group)
+            if first is None:
+                raise
+            raise first from None
+
+
+def open_layout(data: Path, kommuner: str | None) -> Layout:
+    """Return the set-up in ``data``, made now if there is none.
+
+    Raises:
+        ConfigurationError: Other kommuner are asked for than the set-up has, or a number is unknown.
+    """
+    asked = tuple(Kommunenummer(number.strip()) for number in kommuner.split(",")) if kommuner else None
+    if not Layout.exists(data):
+        console.print(f"lager nytt oppsett i {data}")
+        return bootstrap(data, choose_connectors(asked or DEFAULT_KOMMUNER), system_clock())
+    layout = Layout.load(data)
+    if asked and set(asked) != set(layout.setup.kommuner()):
+        present = ",".join(layout.setup.kommuner())
+        raise ConfigurationError(f"{data} er satt opp med {present}; velg en annen mappe med --data for andre kommuner")
+    return layout
+
+
+def external_kafka(address: str | None) -> KafkaSettings | None:
+    """Return how to reach a cluster that is not ours, from ``--kafka`` and the environment; None for the embedded one."""
+    environment = dict(os.environ)
+    if address:
+        environment["FORMIDLER_KAFKA_BOOTSTRAP"] = address
+    if "FORMIDLER_KAFKA_BOOTSTRAP" in environment or "KAFKA_BROKERS" in environment:
+        return KafkaSettings.from_environment(environment)
+    return None
+
+
+async def _run(layout: Layout, external: KafkaSettings | None, *, as_json: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    report = _silent if as_json else console.print
+    async with running(layout, external=external, report=report) as started:
+        _show(started, as_json=as_json)
+        await stop.wait()
+
+
+def _show(started: Running, *, as_json: bool) -> None:
+    addresses = {name: started.layout.address(name) for name in started.children}
+    document = {"mappe": str(started.layout.folder), "kafka": started.kafka.bootstrap, "adresser": addresses}
+    if as_json:
+        print_json(document)
+        return
+    console.print(f"\n[bold green]Oppe.[/] Data i {document['mappe']}\n  Kafka            {started.kafka.bootstrap}")
+    for name, address in addresses.items():
+        console.print(f"  {name:16} {address}")
+    console.print("\nPrøv: formidler soknad send soknad.json soknad.pdf --kommune 0301 --ref abc-1\nCtrl-C stopper.")
+
+
+def _silent(_: str) -> None:
+    """Say nothing: the reader is a machine."""

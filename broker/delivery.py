@@ -1,0 +1,388 @@
+"""The delivery of one kommune's søknader, decided: events in, commands out, no IO, no clock, no randomness of its own.
+
+A shell (``consumers.runner``) reads Kafka, talks to the fagsystem and carries out the commands. Rules:
+
+1. An offset is committed when its record *and every one before it in the partition* is done, and never before.
+2. A record is done when its kvittering is durable on its topic; a dead-lettered one when its dead letter is durable, and
+   after that its negative kvittering, if anybody knows which søknad to answer for.
+3. Records of one key go one at a time, in offset order: what follows a failed one waits behind it.
+4. Records of other keys flow past a waiting one, up to the limits.
+5. What belongs to a dead-lettered søknad is not delivered: it follows into the dead letter topic, in order, until a redriven
+   record of the key comes. Dead keys are given at the start, since they outlive a restart.
+6. An unavailable fagsystem counts no attempts: the kommune's partitions pause, one record at a time probes, and the first answer
+   resumes. An answer is ``Handled`` or ``FagsystemFailureError``; an error from before the fagsystem was asked proves nothing.
+7. A record that fails by itself is dead-lettered when ``broker.retry`` says that its attempts are used up.
+8. After a hand-over nothing is given up: a failed publish is repeated until it succeeds.
+9. What is open is bounded: a full partition pauses, and resumes when half of it is done.
+10. ``Revoked`` empties a partition. Results that come later carry an old generation and are ignored.
+11. Nødhjelp goes first among the records that may go, never before its own key's earlier ones.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from broker.delivery_messages import (
+    Assigned,
+    Command,
+    Commit,
+    DeadLetter,
+    DeadLettered,
+    Deliver,
+    Due,
+    Event,
+    FagsystemDown,
+    FagsystemUp,
+    Failed,
+    Handled,
+    KvitteringPublished,
+    Limits,
+    Pause,
+    PublishKvittering,
+    Received,
+    Resume,
+    Retry,
+    Revoked,
+    Ticket,
+)
+from broker.record import Attempt
+from broker.retry import ALWAYS, Course, Random, asked_delay, delay, rule_for
+from schemas.errors import BehindDeadLetterError, FagsystemFailureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from schemas.errors import MeldingsformidlerError
+
+
+class _Step(Enum):
+    DELIVER = 1
+    DEAD_LETTER = 2
+    PUBLISH = 3
+
+
+class _State(Enum):
+    WAITING = 1  # behind its key, or for a free place
+    RUNNING = 2  # a command is out
+    SLEEPING = 3  # until its time
+    DONE = 4
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    ticket: Ticket
+    received: Received
+    sequence: int
+    step: _Step = _Step.DELIVER
+    state: _State = _State.WAITING
+    error: MeldingsformidlerError | None = None
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    failures: int = 0
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.ticket.partition, self.received.key
+
+
+@dataclass(slots=True)
+class _Partition:
+    generation: int
+    entries: dict[int, _Entry] = field(default_factory=dict[int, _Entry])
+    next_offset: int = -1
+    paused: bool = False
+    full: bool = False
+
+
+@dataclass(slots=True)
+class _Breaker:
+    until: datetime
+    failures: int = 1
+    probe: _Entry | None = None
+
+
+class Delivery:
+    """The state of one kommune's deliveries in this process.
+
+    Feed every event to ``handle``, in the order in which things happened, and carry out the commands in theirs.
+    """
+
+    def __init__(self, *, random: Random, limits: Limits | None = None, dead_keys: Iterable[str] = ()) -> None:
+        """Start with no partitions.
+
+        Args:
+            random: Returns a number in [0, 1); spreads the retries.
+            limits: How much may be open.
+            dead_keys: Keys with a dead letter that nobody has redriven.
+        """
+        self._random = random
+        self._limits = limits or Limits()
+        self._dead = set(dead_keys)
+        self._partitions: dict[int, _Partition] = {}
+        self._queues: dict[tuple[int, str], deque[_Entry]] = {}
+        self._ready: list[tuple[bool, int, _Entry]] = []
+        self._sleeping: list[tuple[datetime, int, _Entry]] = []
+        self._running = 0
+        self._bytes = 0
+        self._breaker: _Breaker | None = None
+        self._sequence = 0
+        self._generation = 0
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When ``Due`` should be fed; None when nothing waits for time."""
+        moments = [self._sleeping[0][0]] if self._sleeping else []
+        if self._breaker is not None and self._breaker.probe is None and self._ready:
+            moments.append(self._breaker.until)
+        return min(moments, default=None)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the fagsystem is unavailable."""
+        return self._breaker is not None
+
+    @property
+    def open_records(self) -> int:
+        """How many records are read and not done."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    def handle(self, event: Event, now: datetime) -> list[Command]:
+        """Return the commands that ``event`` calls for, in order.
+
+        Args:
+            event: What happened.
+            now: When, as aware UTC.
+        """
+        match event:
+            case Assigned(partitions):
+                commands = self._assign(partitions)
+            case Revoked(partitions):
+                commands = self._revoke(partitions)
+            case Received():
+                commands = self._receive(event)
+            case Due():
+                commands = self._wake(now)
+            case Handled() | Failed() | DeadLettered() | KvitteringPublished():
+                commands = self._result(event, now)
+        commands += self._start(now)
+        commands += self._flow()
+        return commands
+
+    # Partitions and records come and go.
+
+    def _assign(self, partitions: frozenset[int]) -> list[Command]:
+        for partition in sorted(partitions - self._partitions.keys()):
+            self._generation += 1
+            self._partitions[partition] = _Partition(self._generation)
+        return []
+
+    def _revoke(self, partitions: frozenset[int]) -> list[Command]:
+        for partition in partitions & self._partitions.keys():
+            del self._partitions[partition]
+        gone = [key for key in self._queues if key[0] not in self._partitions]
+        for key in gone:
+            for entry in self._queues.pop(key):
+                self._bytes -= entry.received.size
+                self._leave(entry)
+                entry.state = _State.DONE
+        self._ready = [item for item in self._ready if item[2].state is _State.WAITING]
+        self._sleeping = [item for item in self._sleeping if item[2].state is _State.SLEEPING]
+        heapq.heapify(self._ready)
+        heapq.heapify(self._sleeping)
+        return []
+
+    def _receive(self, event: Received) -> list[Command]:
+        partition = self._partitions.get(event.partition)
+        if partition is None or event.offset < partition.next_offset:
+            return []  # read before the partition was lost, or read twice
+        self._sequence += 1
+        entry = _Entry(Ticket(event.partition, event.offset, partition.generation), event, self._sequence)
+        partition.entries[event.offset] = entry
+        partition.next_offset = event.offset + 1
+        self._bytes += event.size
+        queue = self._queues.setdefault(entry.key, deque())
+        queue.append(entry)
+        return self._promote(entry) if queue[0] is entry else []
+
+    def _promote(self, entry: _Entry) -> list[Command]:
+        """Let the first of its key go."""
+        if entry.received.redriven:
+            self._dead.discard(entry.received.key)
+        if entry.received.key in self._dead:
+            return self._give_up(entry, BehindDeadLetterError())
+        if entry.received.error is not None:
+            return self._give_up(entry, entry.received.error)
+        heapq.heappush(self._ready, (not entry.received.urgent, entry.sequence, entry))
+        return []
+
+    # What became of a command.
+
+    def _result(self, event: Handled | Failed | DeadLettered | KvitteringPublished, now: datetime) -> list[Command]:
+        entry = self._entry(event.ticket)
+        if entry is None:
+            return []
+        match event:
+            case Handled(repeated=repeated):
+                self._leave(entry)
+                return [*([] if repeated else self._close_breaker()), *self._run(entry, _Step.PUBLISH)]
+            case DeadLettered(answerable=answerable, blocks=blocks):
+                if blocks:
+                    self._dead.add(entry.received.key)
+                return self._run(entry, _Step.PUBLISH) if answerable else self._finish(entry)
+            case KvitteringPublished():
+                return self._finish(entry)
+            case Failed(error=error):
+                return self._fail(entry, error, now)
+
+    def _entry(self, ticket: Ticket) -> _Entry | None:
+        partition = self._partitions.get(ticket.partition)
+        if partition is None or partition.generation != ticket.generation:
+            return None
+        entry = partition.entries.get(ticket.offset)
+        return entry if entry is not None and entry.state is _State.RUNNING else None
+
+    def _fail(self, entry: _Entry, error: MeldingsformidlerError, now: datetime) -> list[Command]:
+        if entry.step is not _Step.DELIVER:
+            entry.failures += 1
+            return self._sleep(entry, error, now + delay(ALWAYS, entry.failures, self._random))
+        was_probe = self._breaker is not None and self._breaker.probe is entry
+        self._leave(entry)
+        closed = self._close_breaker() if isinstance(error, FagsystemFailureError) else []
+        rule = rule_for(error)
+        match rule.course:
+            case Course.GIVE_UP:
+                return [*closed, *self._give_up(entry, error, now)]
+            case Course.PAUSE:
+                return self._open_breaker(entry, error, now, was_probe=was_probe)
+            case Course.WAIT:
+                entry.failures += 1
+                return self._sleep(entry, error, now + delay(rule, entry.failures, self._random))
+            case Course.COUNT:
+                if len(entry.attempts) + 1 >= rule.attempts:
+                    return [*closed, *self._give_up(entry, error, now)]
+                entry.attempts.append(Attempt(error.code, now))
+                return [*closed, *self._sleep(entry, error, now + delay(rule, len(entry.attempts), self._random))]
+
+    def _give_up(self, entry: _Entry, error: MeldingsformidlerError, now: datetime | None = None) -> list[Command]:
+        if now is not None:
+            entry.attempts.append(Attempt(error.code, now))
+        entry.error = error
+        entry.failures = 0
+        return self._run(entry, _Step.DEAD_LETTER)
+
+    def _sleep(self, entry: _Entry, error: MeldingsformidlerError, at: datetime) -> list[Command]:
+        entry.state = _State.SLEEPING
+        heapq.heappush(self._sleeping, (at, entry.sequence, entry))
+        return [Retry(entry.ticket, at, error, len(entry.attempts))]
+
+    def _wake(self, now: datetime) -> list[Command]:
+        commands: list[Command] = []
+        while self._sleeping and self._sleeping[0][0] <= now:
+            entry = heapq.heappop(self._sleeping)[2]
+            entry.state = _State.WAITING
+            commands += self._promote(entry) if entry.step is _Step.DELIVER else self._run(entry, entry.step)
+        return commands
+
+    def _finish(self, entry: _Entry) -> list[Command]:
+        entry.state = _State.DONE
+        self._bytes -= entry.received.size
+        commands = self._commit(entry.ticket.partition)
+        queue = self._queues[entry.key]
+        queue.popleft()
+        if queue:
+            return [*commands, *self._promote(queue[0])]
+        del self._queues[entry.key]
+        return commands
+
+    def _commit(self, number: int) -> list[Command]:
+        partition = self._partitions[number]
+        done: list[int] = []
+        for offset, entry in partition.entries.items():
+            if entry.state is not _State.DONE:
+                break
+            done.append(offset)
+        for offset in done:
+            del partition.entries[offset]
+        return [Commit(number, next(iter(partition.entries), partition.next_offset))] if done else []
+
+    # Carrying out, within the limits.
+
+    def _run(self, entry: _Entry, step: _Step) -> list[Command]:
+        entry.step = step
+        entry.state = _State.RUNNING
+        match step:
+            case _Step.DELIVER:
+                self._running += 1
+                return [Deliver(entry.ticket, len(entry.attempts) + 1)]
+            case _Step.DEAD_LETTER:
+                if entry.error is None:
+                    raise RuntimeError("a dead letter without a reason")
+                return [DeadLetter(entry.ticket, entry.error, tuple(entry.attempts))]
+            case _Step.PUBLISH:
+                return [PublishKvittering(entry.ticket)]
+
+    def _leave(self, entry: _Entry) -> None:
+        """Note that ``entry`` is no longer at the fagsystem."""
+        if entry.step is _Step.DELIVER and entry.state is _State.RUNNING:
+            self._running -= 1
+            entry.state = _State.WAITING
+            if self._breaker is not None and self._breaker.probe is entry:
+                self._breaker.probe = None
+
+    def _start(self, now: datetime) -> list[Command]:
+        commands: list[Command] = []
+        while self._ready and self._running < self._limits.running and self._may_start(now):
+            entry = heapq.heappop(self._ready)[2]
+            if self._breaker is not None:
+                self._breaker.probe = entry
+            commands += self._run(entry, _Step.DELIVER)
+        return commands
+
+    def _may_start(self, now: datetime) -> bool:
+        return self._breaker is None or (self._breaker.probe is None and now >= self._breaker.until)
+
+    def _open_breaker(
+        self, entry: _Entry, error: MeldingsformidlerError, now: datetime, *, was_probe: bool
+    ) -> list[Command]:
+        heapq.heappush(self._ready, (not entry.received.urgent, entry.sequence, entry))
+        if self._breaker is not None and not was_probe:
+            return []  # one of several that were out when it went down
+        failures = 1 if self._breaker is None else self._breaker.failures + 1
+        wait = max(delay(rule_for(error), failures, self._random), asked_delay(error))
+        self._breaker = _Breaker(now + wait, failures)
+        return [FagsystemDown(now + wait, error)]
+
+    def _close_breaker(self) -> list[Command]:
+        if self._breaker is None:
+            return []
+        self._breaker = None
+        return [FagsystemUp()]
+
+    def _flow(self) -> list[Command]:
+        """Pause what is full or stopped; resume what is neither."""
+        stopped = self._breaker is not None and (bool(self._ready) or self._breaker.probe is not None)
+        pause: set[int] = set()
+        resume: set[int] = set()
+        for number, partition in self._partitions.items():
+            partition.full = self._is_full(partition)
+            wanted = stopped or partition.full
+            if wanted != partition.paused:
+                (pause if wanted else resume).add(number)
+                partition.paused = wanted
+        commands: list[Command] = []
+        if pause:
+            commands.append(Pause(frozenset(pause)))
+        if resume:
+            commands.append(Resume(frozenset(resume)))
+        return commands
+
+    def _is_full(self, partition: _Partition) -> bool:
+        share = 2 if partition.full else 1  # a full one stays full until half of it is done
+        return (
+            len(partition.entries) * share >= self._limits.open_per_partition
+            or self._bytes * share >= self._limits.open_bytes
+        )

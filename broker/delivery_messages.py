@@ -1,0 +1,209 @@
+"""What goes into the delivery state machine (``broker.delivery``) and what comes out of it, as values.
+
+Events are past participles: something has happened. Commands are imperatives: a shell carries them out, in order, and reports
+each ``Deliver``, ``PublishKvittering`` and ``DeadLetter`` back with the ticket that it carried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from broker.record import Attempt
+    from schemas.errors import MeldingsformidlerError
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One record in one assignment of its partition. Results bring it back."""
+
+    partition: int
+    offset: int
+    generation: int
+
+
+# Events: what has happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """These partitions are ours from now on, beside those that we have."""
+
+    partitions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """These partitions are no longer ours."""
+
+    partitions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record was read.
+
+    Attributes:
+        partition: Its partition.
+        offset: Its offset.
+        key: Its key as text: the digisosId, or whatever a foreign writer put there.
+        size: Bytes that it holds in memory until it is done.
+        urgent: Nødhjelp.
+        redriven: An operator has sent it again, so its key is no longer dead.
+        error: It cannot be read, so there is nothing to deliver.
+    """
+
+    partition: int
+    offset: int
+    key: str
+    size: int = 0
+    urgent: bool = False
+    redriven: bool = False
+    error: MeldingsformidlerError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """There is an answer, and it is durable in the local store.
+
+    Attributes:
+        ticket: Of which record.
+        repeated: The answer is from before and the fagsystem was not asked.
+    """
+
+    ticket: Ticket
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The command for this record could not be carried out."""
+
+    ticket: Ticket
+    error: MeldingsformidlerError
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered:
+    """The dead letter is durable on its topic, and the negative kvittering in the local store.
+
+    Attributes:
+        ticket: Of which record.
+        answerable: There is a negative kvittering to publish.
+        blocks: What follows on the key must wait; false when the melding had been delivered before.
+    """
+
+    ticket: Ticket
+    answerable: bool
+    blocks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KvitteringPublished:
+    """The kvittering is durable on its topic."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Time has passed: ``next_due`` is reached."""
+
+
+Event = Assigned | Revoked | Received | Handled | Failed | DeadLettered | KvitteringPublished | Due
+
+
+# Commands: what to do now, in order.
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Open the record and hand it to the fagsystem. Answer with ``Handled`` or ``Failed``."""
+
+    ticket: Ticket
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PublishKvittering:
+    """Publish the stored kvittering. Answer with ``KvitteringPublished`` or ``Failed``."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Publish the dead letter, then store the negative kvittering. Answer with ``DeadLettered``, ``Handled`` or ``Failed``.
+
+    ``Handled`` means that the local store has an answer for this very record already; it is published instead.
+    """
+
+    ticket: Ticket
+    error: MeldingsformidlerError
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Nothing to do but tell: the record is tried again at this time."""
+
+    ticket: Ticket
+    at: datetime
+    error: MeldingsformidlerError
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Read no more of these partitions."""
+
+    partitions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Read these partitions again."""
+
+    partitions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FagsystemDown:
+    """Nothing to do but tell: deliveries have stopped, and a probe is sent at this time."""
+
+    probe_at: datetime
+    error: MeldingsformidlerError
+
+
+@dataclass(frozen=True, slots=True)
+class FagsystemUp:
+    """Nothing to do but tell: the fagsystem answers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything before ``offset`` in the partition is done."""
+
+    partition: int
+    offset: int
+
+
+Command = Deliver | PublishKvittering | DeadLetter | Retry | Pause | Resume | FagsystemDown | FagsystemUp | Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be open at once, for one kommune.
+
+    Attributes:
+        running: Deliveries at the fagsystem at the same time.
+        open_per_partition: Records read and not yet passed by a commit.
+        open_bytes: Bytes of records that are not done.
+    """
+
+    running: int = 8
+    open_per_partition: int = 1000
+    open_bytes: int = 16 * 1024 * 1024

@@ -1,0 +1,234 @@
+"""The katalog: what we know about each kommune, as a view in memory that is kept from ``fiks.katalog.v1``.
+
+``broker`` writes the topic from a file that people edit (``load_katalog``); every central process reads it from the start and
+works on from its last copy when the rest is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from cryptography import x509
+from pydantic import AwareDatetime, Field, ValidationError
+
+from broker.log import get_logger
+from crypto.certificates import nokkel_id
+from schemas.codec import decode
+from schemas.errors import BrokerUnavailableError, CertificateError, ConfigurationError, ContractError
+from schemas.model import WireModel
+from schemas.names import Enhetsnummer, Kommunenummer, NokkelId, Organisasjonsnummer
+from schemas.records import BRUK_KRYPTERING, BRUK_KVITTERING, KANAL_KAFKA, Enhet, KatalogRecord, Sertifikat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+    from pathlib import Path
+
+    from broker.kafka.subscriber import KafkaTail
+    from broker.record import Incoming
+
+DEFAULT_PARTITIONS: Final = 2
+RETRY_S: Final = 1.0
+
+
+class Katalog:
+    """The present entries, by kommunenummer. Not thread-safe: one event loop owns it."""
+
+    def __init__(self, entries: Iterable[KatalogRecord] = ()) -> None:
+        self._entries: dict[Kommunenummer, KatalogRecord] = {}
+        self._certificates: dict[NokkelId, x509.Certificate] = {}
+        for entry in entries:
+            self.put(entry)
+
+    def put(self, entry: KatalogRecord) -> None:
+        """Take over ``entry`` in place of the kommune's former one."""
+        self._entries[entry.kommunenummer] = entry
+        for certificate in entry.sertifikater:
+            if certificate.nokkel_id not in self._certificates:
+                self._certificates[certificate.nokkel_id] = x509.load_pem_x509_certificate(certificate.pem.encode())
+
+    def remove(self, kommunenummer: Kommunenummer) -> None:
+        """Forget a kommune; it may be unknown already."""
+        self._entries.pop(kommunenummer, None)
+
+    def get(self, kommunenummer: Kommunenummer) -> KatalogRecord | None:
+        """Return the kommune's entry, or None when it is not in the katalog."""
+        return self._entries.get(kommunenummer)
+
+    def all(self) -> tuple[KatalogRecord, ...]:
+        """Return every entry, ordered by kommunenummer."""
+        return tuple(self._entries[number] for number in sorted(self._entries))
+
+    def recipient(self, kommunenummer: Kommunenummer, now: datetime) -> x509.Certificate:
+        """Return the certificate to seal for: of those valid at ``now``, the one that became valid last.
+
+        Raises:
+            CertificateError: The kommune is unknown, or has no certificate that is valid at ``now``.
+        """
+        entry = self._entries.get(kommunenummer)
+        valid = [
+            certificate
+            for certificate in (entry.sertifikater if entry else ())
+            if certificate.bruk == BRUK_KRYPTERING and certificate.gyldig_fra <= now < certificate.gyldig_til
+        ]
+        if not valid:
+            raise CertificateError(f"kommune {kommunenummer} har ikke noe gyldig sertifikat å kryptere for")
+        return self._certificates[max(valid, key=lambda certificate: certificate.gyldig_fra).nokkel_id]
+
+    def signers(self, kommunenummer: Kommunenummer) -> tuple[x509.Certificate, ...]:
+        """Return the certificates that may sign kvitteringer and hendelser for this kommune; empty when none."""
+        entry = self._entries.get(kommunenummer)
+        return tuple(
+            self._certificates[certificate.nokkel_id]
+            for certificate in (entry.sertifikater if entry else ())
+            if certificate.bruk == BRUK_KVITTERING
+        )
+
+    def signer(self, certificate_id: NokkelId) -> tuple[KatalogRecord, x509.Certificate]:
+        """Return an entry whose connector signs with this certificate, and the certificate.
+
+        Raises:
+            CertificateError: No kommune's connector has it.
+        """
+        for entry in self._entries.values():
+            if any(c.nokkel_id == certificate_id and c.bruk == BRUK_KVITTERING for c in entry.sertifikater):
+                return entry, self._certificates[certificate_id]
+        raise CertificateError("sertifikatet hører ikke til noen konnektor i katalogen")
+
+
+class KatalogFollower:
+    """Keeps a ``Katalog`` from the topic, through outages.
+
+    Args:
+        katalog: What to keep.
+        open_topic: Returns a fresh reader of ``fiks.katalog.v1`` from its start.
+
+    Attributes:
+        caught_up: Set when all that was on the topic at the start has been read; stays set.
+        changed: Set at every record; whoever waits for it clears it.
+    """
+
+    def __init__(self, katalog: Katalog, open_topic: Callable[[], KafkaTail]) -> None:
+        self._katalog = katalog
+        self._open_topic = open_topic
+        self.caught_up = asyncio.Event()
+        self.changed = asyncio.Event()
+
+    def problem(self) -> str | None:
+        """Return why the katalog is not there yet, for ``/isready``."""
+        return None if self.caught_up.is_set() else "katalogen er ikke lest ferdig"
+
+    async def run(self) -> None:
+        """Follow the topic until cancelled; when Kafka is away, try again and work on from the last copy."""
+        while True:
+            try:
+                await self._follow()
+            except BrokerUnavailableError as error:
+                get_logger().warning("katalog_unavailable", vent_s=RETRY_S, exc_info=error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        async with self._open_topic() as tail, asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(self._note_when(tail.caught_up))
+            async for batch in tail:
+                for record in batch:
+                    self._apply(record)
+                self.changed.set()
+            waiting.cancel()
+
+    async def _note_when(self, caught_up: asyncio.Event) -> None:
+        await caught_up.wait()
+        self.caught_up.set()
+
+    def _apply(self, record: Incoming) -> None:
+        try:
+            if record.value:
+                self._katalog.put(decode(KatalogRecord, record.value))
+            else:
+                self._katalog.remove(Kommunenummer(record.key.decode("ascii", "replace")))
+        except (ContractError, ValueError) as error:
+            get_logger().error(
+                "katalog_entry_unreadable", partition=record.partition, offset=record.offset, exc_info=error
+            )
+
+
+class KommuneEntry(WireModel):
+    """One kommune in the katalog file; certificate paths are relative to the file."""
+
+    kommunenummer: Kommunenummer
+    navn: str
+    organisasjonsnummer: Organisasjonsnummer
+    leverandor: str
+    konnektor: str
+    kanal: str = KANAL_KAFKA
+    kan_motta_soknader: bool = True
+    kan_oppdatere_status: bool = True
+    har_midlertidig_deaktivert_mottak: bool = False
+    partisjoner: int = Field(default=DEFAULT_PARTITIONS, ge=1, le=64)
+    krypteringssertifikater: tuple[str, ...] = Field(min_length=1)
+    kvitteringssertifikater: tuple[str, ...] = Field(min_length=1)
+    enheter: dict[Enhetsnummer, str] = Field(default_factory=dict[Enhetsnummer, str])
+    endret: AwareDatetime
+
+
+class KatalogFile(WireModel):
+    """The katalog as people write it: YAML with a list ``kommuner``."""
+
+    kommuner: tuple[KommuneEntry, ...]
+
+
+def load_katalog(path: Path) -> Katalog:
+    """Read the katalog file.
+
+    Raises:
+        ConfigurationError: The file is missing, is not YAML, breaks a rule, or names a certificate that cannot be read;
+            the text says where.
+    """
+    document = _parse_yaml(path)
+    try:
+        entries = KatalogFile.model_validate(document).kommuner
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigurationError(f"{path}: {problems}") from None
+    numbers = [entry.kommunenummer for entry in entries]
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise ConfigurationError(f"{path}: kommunenummer står to ganger: {', '.join(twice)}")
+    return Katalog(_to_record(entry, path.parent) for entry in entries)
+
+
+def _parse_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} kan ikke leses: {type(error).__name__}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} er ikke gyldig YAML: {error}") from error
+
+
+def _to_record(entry: KommuneEntry, folder: Path) -> KatalogRecord:
+    certificates = [_load_certificate(folder / name, BRUK_KRYPTERING) for name in entry.krypteringssertifikater]
+    certificates += [_load_certificate(folder / name, BRUK_KVITTERING) for name in entry.kvitteringssertifikater]
+    common = entry.model_dump(exclude={"krypteringssertifikater", "kvitteringssertifikater", "enheter"})
+    offices = tuple(Enhet(enhetsnummer=number, navn=name) for number, name in sorted(entry.enheter.items()))
+    return KatalogRecord(**common, sertifikater=tuple(certificates), enheter=offices)
+
+
+def _load_certificate(path: Path, use: str) -> Sertifikat:
+    try:
+        pem = path.read_text("ascii")
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: kan ikke leses som X.509-sertifikat i PEM") from error
+    return Sertifikat(
+        nokkel_id=nokkel_id(certificate),
+        bruk=use,
+        pem=pem,
+        gyldig_fra=certificate.not_valid_before_utc,
+        gyldig_til=certificate.not_valid_after_utc,
+    )

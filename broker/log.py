@@ -1,0 +1,141 @@
+"""Logs: one JSON line per unit of work, with keys from an allow-list and nothing else.
+
+Rules:
+
+1. A key that is not in ``ALLOWED_KEYS`` never reaches the line; its *name* does, under ``utelatt``, so that a developer sees
+   what to add or leave out. Personal data cannot slip in under a new key.
+2. A string value is cut at ``MAX_VALUE_CHARS``, and eleven digits in a row are masked whatever key they stand under: ids and
+   reasons are short, and nothing that we log looks like a fødselsnummer.
+3. An exception is logged as its class and, for our own errors, its code. Never its text or its stack's values: a foreign
+   library's message may quote its input.
+4. Foreign libraries' own log records go the same way, as ``foreign_log`` with logger and level alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+
+import orjson
+import structlog
+
+from schemas.errors import MeldingsformidlerError
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from structlog.typing import FilteringBoundLogger
+
+ALLOWED_KEYS: Final = frozenset(
+    {
+        # written by the chain itself
+        "event", "level", "tidspunkt", "prosess", "utelatt",
+        # ids and what routing needs
+        "digisos_id", "melding_id", "kommunenummer", "enhetsnummer", "hendelse_id", "kvittering_id", "dead_letter_id",
+        "dokumentlager_id", "nokkel_id", "sporings_id", "trace_id", "error_id", "konnektor", "leverandor", "avsender",
+        "type", "hastegrad", "kanal", "kilde", "aktor",
+        # Kafka
+        "topic", "topics", "partition", "offset", "group", "principal", "bootstrap", "antall",
+        # outcomes
+        "status", "kode", "resultat", "grad", "nr", "forsok", "trinn", "avvik", "feiltype", "krav", "tilstand",
+        # numbers
+        "storrelse", "varighet_ms", "alder_s", "vent_s", "filer", "http_status", "lengde",
+        # processes and places that are ours
+        "metode", "rute", "adresse", "port", "pid", "mappe", "fil", "versjon", "navn", "signal", "exit_code", "logger",
+    }
+)  # fmt: skip
+
+MAX_VALUE_CHARS: Final = 300
+_ELEVEN_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z-])[0-9]{6} ?[0-9]{5}(?![0-9A-Za-z-])")
+_MASK: Final = "***********"
+
+EventDict = "MutableMapping[str, Any]"
+
+
+def get_logger() -> FilteringBoundLogger:
+    """Return the logger; bind ids to it and log one event with everything at the end of a unit of work."""
+    return cast("FilteringBoundLogger", structlog.get_logger())
+
+
+def configure_logging(process: str, *, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send every log line of this process to ``stream`` (stdout when None) as JSON.
+
+    Args:
+        process: Name of the process, on every line as ``prosess``.
+        stream: Where lines go.
+        level: Lowest level that is written.
+    """
+    target = stream or sys.stdout
+
+    def add_process(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["prosess"] = process
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="tidspunkt"),
+            describe_exception,
+            add_process,
+            keep_allowed,
+            mask_values,
+            structlog.processors.JSONRenderer(serializer=_to_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(target),
+        cache_logger_on_first_use=True,
+    )
+    _take_over_foreign_logs()
+
+
+def describe_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace ``exc_info`` by the error's class, and its code when it is one of ours (rule 3)."""
+    raised = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if raised is True else raised
+    if isinstance(error, tuple):
+        error = cast("tuple[object, ...]", error)[1]
+    if isinstance(error, BaseException):
+        event["feiltype"] = type(error).__name__
+        if isinstance(error, MeldingsformidlerError):
+            event.setdefault("kode", error.code)
+    return event
+
+
+def keep_allowed(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drop what is not in the allow-list and name it under ``utelatt`` (rule 1)."""
+    dropped = sorted(key for key in event if key not in ALLOWED_KEYS)
+    for key in dropped:
+        del event[key]
+    if dropped:
+        event["utelatt"] = dropped
+    return event
+
+
+def mask_values(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut long strings and mask whatever looks like a fødselsnummer (rule 2)."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _ELEVEN_DIGITS.sub(_MASK, str(value))[:MAX_VALUE_CHARS]
+    return event
+
+
+def _to_json(event: object, **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+class _ForeignHandler(logging.Handler):
+    """Turns a foreign log record into one line without its text (rule 4)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        get_logger().log(
+            record.levelno, "foreign_log", logger=record.name, feiltype=type(error).__name__ if error else None
+        )
+
+
+def _take_over_foreign_logs() -> None:
+    root = logging.getLogger()
+    root.handlers = [_ForeignHandler()]
+    root.setLevel(logging.WARNING)

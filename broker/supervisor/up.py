@@ -1,0 +1,157 @@
+"""Everything up: Kafka, then each process in order; then watch; then everything down in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from filelock import FileLock, Timeout
+
+from broker.embedded.server import EmbeddedKafka
+from broker.kafka.admin import KafkaAdmin
+from broker.kafka.settings import KafkaSettings
+from broker.log import get_logger
+from broker.supervisor.children import Child
+from broker.supervisor.provisioning import principals, provision, wanted_topics
+from broker.supervisor.spec import ProcessSpec, find_processes
+from schemas.errors import BrokerUnavailableError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from broker.supervisor.layout import Layout
+
+READY_WITHIN_S: Final = 60.0
+_POLL_S: Final = 0.05
+
+Report = "Callable[[str], None]"
+
+
+class Running:
+    """A set-up that is up.
+
+    Args:
+        layout: Its folder and addresses.
+        kafka: Settings of a principal that may do anything, for provisioning, demo and tests.
+        tasks: Where the children are watched.
+        report: Told, in a few words, what is being done.
+    """
+
+    def __init__(
+        self, layout: Layout, kafka: KafkaSettings, tasks: asyncio.TaskGroup, report: Callable[[str], None]
+    ) -> None:
+        self.layout = layout
+        self.kafka = kafka
+        self.children: dict[str, Child] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._tasks = tasks
+        self._report = report
+
+    async def start(self, spec: ProcessSpec) -> None:
+        """Start one process and wait until it is ready.
+
+        Raises:
+            ConfigurationError: It cannot start.
+            BrokerUnavailableError: It is not ready after a minute; its log says why.
+        """
+        self._report(f"starter {spec.name}")
+        child = Child(spec.name, spec.module, spec.environment(self.layout), self.layout.log(spec.name))
+        self.children[spec.name] = child
+        self._watchers[spec.name] = self._tasks.create_task(child.run())
+        await self._wait_until_ready(spec.name)
+
+    async def stop(self, name: str) -> None:
+        """Stop one process; it may have been stopped before."""
+        child = self.children.pop(name, None)
+        if child is not None:
+            await child.stop()
+            await asyncio.wait([self._watchers.pop(name)])
+
+    async def _wait_until_ready(self, name: str) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_WITHIN_S
+        problems = "svarer ikke"
+        async with httpx.AsyncClient(base_url=self.layout.address(name), timeout=2) as http:
+            while asyncio.get_running_loop().time() < deadline:
+                try:
+                    answer = await http.get("/isready")
+                    if answer.is_success:
+                        return
+                    problems = str(answer.json().get("mangler", problems))
+                except (httpx.TransportError, ValueError):
+                    pass
+                await asyncio.sleep(_POLL_S)
+        log = self.layout.log(name)
+        raise BrokerUnavailableError(f"{name} ble ikke klar på {READY_WITHIN_S:.0f} s: {problems}; se {log}")
+
+
+@asynccontextmanager
+async def running(
+    layout: Layout,
+    *,
+    external: KafkaSettings | None,
+    report: Callable[[str], None],
+    leave_out: frozenset[str] = frozenset(),
+) -> AsyncGenerator[Running]:
+    """Run the set-up in ``layout`` for as long as the context lasts.
+
+    Args:
+        layout: An existing set-up.
+        external: A cluster to use instead of the embedded broker.
+        report: Told, in a few words, what is being done.
+        leave_out: Names of processes not to start.
+
+    Raises:
+        ConfigurationError: Another ``formidler up`` runs on this folder, or a process cannot start.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_one(layout))
+        kafka = external or await _embedded_kafka(layout, stack, report)
+        await _give_access(layout, kafka, embedded=external is None, report=report)
+        specs = find_processes(layout)
+        layout.reserve_ports(spec.name for spec in specs)
+        async with asyncio.TaskGroup() as tasks:
+            up = Running(layout, kafka, tasks, report)
+            try:
+                for spec in specs:
+                    if spec.name not in leave_out:
+                        await up.start(spec)
+                yield up
+            finally:
+                report("stopper")
+                for name in reversed(list(up.children)):
+                    await up.stop(name)
+
+
+def _only_one(layout: Layout) -> FileLock:
+    lock = FileLock(layout.folder / "oppe.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        text = f"{layout.folder} er i bruk av en annen `formidler up`; stopp den, eller velg en annen mappe med --data"
+        raise ConfigurationError(text) from None
+    return lock
+
+
+async def _embedded_kafka(layout: Layout, stack: AsyncExitStack, report: Callable[[str], None]) -> KafkaSettings:
+    report("starter Kafka")
+    server = EmbeddedKafka(layout.folder / "kafka")
+    await asyncio.to_thread(server.start)
+    stack.push_async_callback(asyncio.to_thread, server.stop)
+    get_logger().info("kafka_started", bootstrap=server.bootstrap)
+    return server.admin_settings()
+
+
+async def _give_access(layout: Layout, kafka: KafkaSettings, *, embedded: bool, report: Callable[[str], None]) -> None:
+    """Provision an embedded broker by principal; on a cluster of somebody else's, only the topics are ours to make."""
+    report("lager topics og rettigheter")
+    async with KafkaAdmin(kafka) as admin:
+        if not embedded:
+            await admin.ensure_topics(wanted_topics(layout))
+            layout.kafka = {principal: kafka.environment() for principal in principals(layout)}
+            return
+        passwords = await provision(layout, admin)
+    layout.kafka = {
+        principal: kafka.as_user(principal, password).environment() for principal, password in passwords.items()
+    }

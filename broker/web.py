@@ -1,0 +1,196 @@
+"""What every HTTP door of ours has in common: Fiks' error object, health, metrics, and a server that stops cleanly.
+
+Errors have the shape that Fiks' clients parse (``timestamp, status, error, errorId, path, originalPath, message, errorCode,
+errorJson``). A message names a field, a part or a header and says what to do; it never repeats a value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import nullcontext
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from broker.log import get_logger
+from schemas.errors import ContractError, CryptoError, MeldingsformidlerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+GRACE_S: Final = 10
+"""How long open requests get to end after a stop was asked for."""
+
+
+class FiksError(Exception):
+    """An answer that is not success, in Fiks' shape.
+
+    Args:
+        status: HTTP status.
+        message: For the caller: which field or part, and what to do. No values from a søknad.
+        error_code: Stable code, if the caller should act on it.
+        error_json: More for machines, as JSON text.
+        headers: Extra response headers, for example ``WWW-Authenticate``.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        error_code: str | None = None,
+        error_json: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.error_code = error_code
+        self.error_json = error_json
+        self.headers = headers
+
+
+def error_response(request: Request, error: FiksError) -> JSONResponse:
+    """Return Fiks' error object (``fiks-kontrakter``: ks-no.github.io, Felles/integrasjoner)."""
+    return JSONResponse(
+        {
+            "timestamp": time.time_ns() // 1_000_000,
+            "status": error.status,
+            "error": HTTPStatus(error.status).phrase,
+            "errorId": str(uuid4()),
+            "path": request.url.path,
+            "originalPath": request.url.path,
+            "message": error.message,
+            "errorCode": error.error_code,
+            "errorJson": error.error_json,
+        },
+        status_code=error.status,
+        headers=error.headers,
+    )
+
+
+def install_fiks_errors(app: FastAPI) -> None:
+    """Answer every failure of ``app`` with Fiks' error object; what we did not foresee is logged and told as a 500."""
+
+    @app.exception_handler(FiksError)
+    async def fiks(request: Request, error: FiksError) -> JSONResponse:
+        return error_response(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers) if error.headers else None
+        message = HTTPStatus(error.status_code).phrase
+        return error_response(request, FiksError(error.status_code, message, headers=headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        where = "; ".join(".".join(str(part) for part in e["loc"]) for e in error.errors())
+        return error_response(request, FiksError(400, f"ugyldig eller manglende felt: {where}"))
+
+    @app.exception_handler(MeldingsformidlerError)
+    async def ours(request: Request, error: MeldingsformidlerError) -> JSONResponse:
+        status = 503 if error.retriable else 400 if isinstance(error, ContractError | CryptoError) else 500
+        return error_response(request, FiksError(status, str(error), error_code=error.code))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        get_logger().error("request_failed", rute=route_of(request), metode=request.method, exc_info=error)
+        return error_response(request, FiksError(500, "uventet feil; oppgi errorId til drift"))
+
+    _ = fiks, http, validation, ours, unforeseen
+
+
+def route_of(request: Request) -> str:
+    """Return the route's template (``/soknader/{id}``), which unlike the path is fit for logs and metric labels."""
+    route = request.scope.get("route")
+    return str(getattr(route, "path", "ukjent"))
+
+
+class Health:
+    """Whether a process is ready, as the sum of named checks."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Callable[[], str | None]] = {}
+
+    def add_check(self, name: str, check: Callable[[], str | None]) -> None:
+        """Add a check that returns None when ready, else a short reason without personal data."""
+        self._checks[name] = check
+
+    def problems(self) -> dict[str, str]:
+        """Return what is not ready, by name of the check."""
+        answers = {name: check() for name, check in self._checks.items()}
+        return {name: answer for name, answer in answers.items() if answer is not None}
+
+
+def health_router(health: Health) -> APIRouter:
+    """Return ``/isalive``, ``/isready`` and ``/metrics``, as Nais expects them."""
+    router = APIRouter(tags=["drift"])
+
+    @router.get("/isalive")
+    async def isalive() -> PlainTextResponse:
+        return PlainTextResponse("ALIVE")
+
+    @router.get("/isready")
+    async def isready() -> JSONResponse:
+        problems = health.problems()
+        return JSONResponse({"klar": not problems, "mangler": problems}, status_code=503 if problems else 200)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    _ = isalive, isready, metrics
+    return router
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process's own composition root."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # theirs is a generator
+        """Capture none: ``broker.runtime`` owns the signals."""
+        return nullcontext()
+
+
+async def serve(app: FastAPI, host: str, port: int, stop: asyncio.Event) -> None:
+    """Serve ``app`` until ``stop`` is set, then let open requests end.
+
+    Args:
+        app: What to serve.
+        host: Address to bind, for example ``127.0.0.1``.
+        port: TCP port; in use already is an ``OSError``-caused exit of the server, raised here as ``RuntimeError``.
+        stop: Set it to stop.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(config)
+
+    async def stop_when_asked() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    async with asyncio.TaskGroup() as tasks:
+        watcher = tasks.create_task(stop_when_asked())
+        try:
+            await server.serve()
+        except SystemExit as error:
+            raise RuntimeError(f"kan ikke lytte på {host}:{port}") from error
+        finally:
+            stop.set()
+            await watcher
