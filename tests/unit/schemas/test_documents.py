@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from copy import deepcopy
 from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -241,7 +242,7 @@ PLANTED = st.sampled_from(
         None,
         -1.5,
     ]
-)
+).map(deepcopy)
 
 
 def places(node: object) -> list[tuple[Any, Any]]:
