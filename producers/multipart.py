@@ -158,7 +158,7 @@ class MultipartReader:
         self._value += data[start:end]
 
     def _on_header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
+        if bytes(self._field).lower() == b"content-disposition":
             self._disposition = bytes(self._value)
         self._field.clear()
         self._value.clear()

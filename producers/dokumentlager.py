@@ -1,0 +1,215 @@
+"""The dokumentlager: sealed packages that are too large for a record, fetched by connectors with an id.
+
+Rules:
+
+1. Only ciphertext comes here. Whoever calls ``create`` writes what a ``PackageWriter`` wrote.
+2. When ``commit`` returns, the package survives a power cut: the file is synced, renamed, and its folder synced.
+3. What was never committed is gone after ``abort``; what a crash left behind is gone after ``sweep``.
+4. Files are mode 0600 and named by their id; a package never changes once it is there.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from schemas.errors import InvalidNameError, PackageMissingError, StoreError
+from schemas.names import DokumentlagerId
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+CHUNK_BYTES: Final = 256 * 1024
+
+_TEMPORARY: Final = ".del"
+_SUFFIX: Final = ".cms"
+
+
+class PackageSink(Protocol):
+    """One package on its way into the dokumentlager. Not for two threads at once."""
+
+    def write(self, data: bytes) -> None:
+        """Append ciphertext.
+
+        Raises:
+            StoreError: It cannot be stored. Only ``abort`` may follow.
+        """
+        ...
+
+    def commit(self) -> DokumentlagerId:
+        """Make the package durable and readable, and return its id.
+
+        Raises:
+            StoreError: It is not stored. Only ``abort`` may follow.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget all of it. May be called at any time before ``commit`` has returned, and twice."""
+        ...
+
+
+class Dokumentlager(Protocol):
+    """Where sealed packages are kept. All calls block, and may come from any thread."""
+
+    def create(self) -> PackageSink:
+        """Begin a package.
+
+        Raises:
+            StoreError: There is no room, or no right to write.
+        """
+        ...
+
+    def size(self, dokumentlager_id: DokumentlagerId) -> int:
+        """Return the package's size in bytes.
+
+        Raises:
+            PackageMissingError: There is no such package.
+        """
+        ...
+
+    def read(self, dokumentlager_id: DokumentlagerId, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Return the bytes from ``start`` up to, not including, ``end`` (None: to the last), in pieces.
+
+        Raises:
+            PackageMissingError: There is no such package; raised by the call, not by the first piece.
+        """
+        ...
+
+    def delete(self, dokumentlager_id: DokumentlagerId) -> None:
+        """Remove a package; it may be gone already."""
+        ...
+
+    def sweep(self, keep: Collection[DokumentlagerId]) -> int:
+        """Remove every package that is not in ``keep``, and every unfinished one. Only while nothing is being written.
+
+        Returns:
+            How many were removed.
+        """
+        ...
+
+
+class DiskDokumentlager:
+    """A dokumentlager in one folder of a local disk.
+
+    Args:
+        folder: Made if it does not exist, mode 0700.
+
+    Raises:
+        StoreError: The folder cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _store_error(error) from error
+
+    def create(self) -> PackageSink:
+        """Begin a package; see ``Dokumentlager``."""
+        return _DiskSink(self._folder, DokumentlagerId.new())
+
+    def size(self, dokumentlager_id: DokumentlagerId) -> int:
+        """Return the package's size in bytes; see ``Dokumentlager``."""
+        try:
+            return self._path(dokumentlager_id).stat().st_size
+        except FileNotFoundError:
+            raise PackageMissingError("pakken finnes ikke i dokumentlageret") from None
+
+    def read(self, dokumentlager_id: DokumentlagerId, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Return a range of the package; see ``Dokumentlager``."""
+        size = self.size(dokumentlager_id)
+        return _pieces(self._path(dokumentlager_id), start, size if end is None else min(end, size))
+
+    def delete(self, dokumentlager_id: DokumentlagerId) -> None:
+        """Remove a package; see ``Dokumentlager``."""
+        self._path(dokumentlager_id).unlink(missing_ok=True)
+
+    def sweep(self, keep: Collection[DokumentlagerId]) -> int:
+        """Remove what nobody refers to; see ``Dokumentlager``."""
+        removed = 0
+        for path in self._folder.iterdir():
+            if not (path.suffix == _SUFFIX and _is_kept(path.stem, keep)):
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def _path(self, dokumentlager_id: DokumentlagerId) -> Path:
+        return self._folder / f"{dokumentlager_id}{_SUFFIX}"
+
+
+class _DiskSink:
+    """One file on its way: written beside its place, then renamed into it."""
+
+    def __init__(self, folder: Path, dokumentlager_id: DokumentlagerId) -> None:
+        self._id = dokumentlager_id
+        self._folder = folder
+        self._temporary = folder / f"{dokumentlager_id}{_TEMPORARY}"
+        self._final = folder / f"{dokumentlager_id}{_SUFFIX}"
+        self._committed = False
+        try:
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _store_error(error) from error
+        self._file = os.fdopen(descriptor, "wb", buffering=CHUNK_BYTES)
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _store_error(error) from error
+
+    def commit(self) -> DokumentlagerId:
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.rename(self._final)
+            _sync_folder(self._folder)
+        except OSError as error:
+            raise _store_error(error) from error
+        self._committed = True
+        return self._id
+
+    def abort(self) -> None:
+        if self._committed:
+            return
+        with suppress(OSError):  # a flush to a full disk may fail once more
+            self._file.close()
+        for path in (self._temporary, self._final):  # the folder's sync may have failed after the rename
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            left = end - start
+            while left > 0 and (piece := file.read(min(CHUNK_BYTES, left))):
+                left -= len(piece)
+                yield piece
+    except OSError as error:
+        raise _store_error(error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_kept(stem: str, keep: Collection[DokumentlagerId]) -> bool:
+    try:
+        return DokumentlagerId(stem) in keep
+    except InvalidNameError:
+        return False
+
+
+def _store_error(error: OSError) -> StoreError:
+    return StoreError(f"dokumentlageret kan ikke skrives eller leses ({os.strerror(error.errno or 0)}); prøv igjen")
