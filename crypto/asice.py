@@ -72,9 +72,11 @@ class _Sink:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._at = 0
+        self.muted = False
 
     def write(self, data: bytes) -> int:
-        self._write(data)
+        if not self.muted:
+            self._write(data)
         self._at += len(data)
         return len(data)
 
@@ -101,9 +103,9 @@ class AsiceWriter:
         self._names: set[str] = set()
         self._open: FileWriter | None = None
         self._failed = False
-        out = _Sink(sink)
-        first = _write_mimetype(out)
-        self._zip = zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED)  # type: ignore[call-overload]  # ``zipfile`` needs less than a whole IO
+        self._out = _Sink(sink)
+        first = _write_mimetype(self._out)
+        self._zip = zipfile.ZipFile(self._out, "w", zipfile.ZIP_DEFLATED)  # type: ignore[call-overload]  # ``zipfile`` needs less than a whole IO
         self._zip.infolist().append(first)  # so that the central directory has it too
         self._zip.comment = ASIC_COMMENT
 
@@ -154,6 +156,14 @@ class AsiceWriter:
                 entry.write(content)
         self._zip.close()
 
+    def abort(self) -> None:
+        """Give the package up: the sink gets nothing more, not even when ``zipfile`` tidies up after itself."""
+        self._out.muted = True
+        self._failed = True
+        if self._open is not None:
+            self._open.close()
+        self._zip.fp = None
+
     def _added(self, reference: Reference | None) -> None:
         self._open = None
         if reference is None:
@@ -189,6 +199,10 @@ class FileWriter:
         """Take the next bytes of the file, and return how many."""
         self._digest.update(data)
         return self._entry.write(data)
+
+    def close(self) -> None:
+        """Free what the file holds without ending it well; ``AsiceWriter.abort`` calls this."""
+        self._entry.close()
 
     def __enter__(self) -> Self:
         return self

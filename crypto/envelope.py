@@ -97,6 +97,10 @@ class PackageWriter:
         self._pass_on(self._encryptor.finalize())
         return PackageSummary(Sha256(self._digest.hexdigest()), self._size, self._nokkel_id)
 
+    def abort(self) -> None:
+        """Give the package up: the sink gets nothing more. May be called at any time, also after ``finish``."""
+        self._packer.abort()
+
     def _seal(self, plaintext: bytes) -> None:
         self._pass_on(self._encryptor.update(plaintext))
 
