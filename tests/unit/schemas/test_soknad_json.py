@@ -137,22 +137,6 @@ def test_new_codes_and_types_pass(path: str, value: object) -> None:
     assert json.loads(parse(path, value).to_json()) == soknad(path, value)
 
 
-def test_gift_requires_ektefelle() -> None:
-    familie: dict[str, Any] = {"forsorgerplikt": {}, "sivilstatus": {"kilde": "bruker", "status": "gift"}}
-    assert refusal("data.familie", familie).path == "data.familie.sivilstatus.ektefelle"
-
-    familie["sivilstatus"]["ektefelle"] = {"navn": {"fornavn": "", "mellomnavn": "", "etternavn": ""}}
-    assert parse("data.familie", familie).data.familie
-
-
-@pytest.mark.parametrize("row", ["kilde", "type", "tittel", "overstyrtAvBruker"])
-def test_a_row_of_okonomi_has_four_required_fields(row: str) -> None:
-    inntekt: dict[str, object] = {"kilde": "bruker", "type": "ny", "tittel": "Ny", "overstyrtAvBruker": False}
-    del inntekt[row]
-
-    assert refusal("data.okonomi.oversikt.inntekt", [inntekt]).path == f"data.okonomi.oversikt.inntekt[0].{row}"
-
-
 def test_the_receiver_is_typed() -> None:
     parsed = parse("mottaker", {"kommunenummer": "0301", "enhetsnummer": "0314"})
 

@@ -42,7 +42,13 @@ def test_a_file_without_a_name_cannot_be_expected() -> None:
 
 
 def test_new_types_and_fields_pass() -> None:
-    row = {"type": "ny", "tilleggsinfo": "nyere", "hendelseType": "nyest", "klageId": "1", "ukjent": {"a": [1]}}
+    row: dict[str, object] = {
+        "type": "ny",
+        "tilleggsinfo": "nyere",
+        "hendelseType": "nyest",
+        "klageId": "1",
+        "ukjent": {"a": [1]},
+    }
 
     assert json.loads(parse(row).to_json()) == {"vedlegg": [row]}
 
