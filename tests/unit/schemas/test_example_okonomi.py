@@ -12,8 +12,8 @@ from schemas.livssituasjon import Arbeid
 from schemas.okonomi import Okonomi
 
 
-@given(st.integers(0, 2**32), st.booleans())
-def test_rows_follow_the_format_and_have_no_field_that_it_lacks(seed: int, *, short: bool) -> None:
+@given(seed=st.integers(0, 2**32), short=st.booleans())
+def test_rows_follow_the_format_and_have_no_field_that_it_lacks(*, seed: int, short: bool) -> None:
     rng = Random(seed)
     okonomi = parse_document(Okonomi, orjson.dumps(make_okonomi(rng, short=short)), "okonomi")
     arbeid = parse_document(Arbeid, orjson.dumps(make_arbeid(rng, short=short)), "arbeid")
