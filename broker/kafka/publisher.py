@@ -118,7 +118,9 @@ class KafkaPublisher:
         try:
             with mapped():
                 async with asyncio.timeout_at(deadline):
-                    return await producer.send(record.topic, value=record.value, key=record.key, headers=record.headers)
+                    return await producer.send(
+                        record.topic, value=record.value, key=record.key, headers=list(record.headers)
+                    )
         except (AccessDeniedError, RecordTooLargeError) as error:
             return error  # refused before it had a sequence number
         except TransportError as error:

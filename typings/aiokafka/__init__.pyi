@@ -49,7 +49,7 @@ class AIOKafkaProducer:
         key: bytes | None = ...,
         partition: int | None = ...,
         timestamp_ms: int | None = ...,
-        headers: Sequence[tuple[str, bytes]] | None = ...,
+        headers: list[tuple[str, bytes]] | None = ...,
     ) -> Future[RecordMetadata]: ...
 
 class AIOKafkaConsumer:
