@@ -43,7 +43,7 @@ ALLOWED_KEYS: Final = frozenset(
         # numbers
         "storrelse", "varighet_ms", "alder_s", "vent_s", "filer", "http_status", "lengde",
         # processes and places that are ours
-        "metode", "rute", "adresse", "port", "pid", "mappe", "fil", "versjon", "navn", "signal", "exit_code", "logger",
+        "metode", "rute", "adresse", "port", "pid", "mappe", "fil", "versjon", "navn", "signal", "exit_code", "logger", "sted",
     }
 )  # fmt: skip
 

@@ -7,13 +7,15 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from broker.log import configure_logging, get_logger
 from schemas.errors import ConfigurationError, MeldingsformidlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 SUPERVISED_ENV: Final = "FORMIDLER_OVERVAKET_AV"
 """The supervisor's pid, in the environment of its children."""
@@ -38,31 +40,40 @@ def run_process(name: str, main: Callable[[asyncio.Event], Awaitable[None]]) -> 
     die_with_supervisor()
     try:
         asyncio.run(_run_until_stopped(name, main))
-    except MeldingsformidlerError as error:
+    except Exception as error:  # noqa: BLE001 - the last line before the interpreter would print values from a stack
         return _report(name, error)
-    except BaseExceptionGroup as group:
-        first = first_of_ours(group)
-        if first is None:
-            raise
-        return _report(name, first)
     return 0
 
 
-def first_of_ours(group: BaseExceptionGroup[BaseException]) -> MeldingsformidlerError | None:
-    """Return the first error of our own in ``group``, which task groups wrap around whatever ended them."""
-    for error in group.exceptions:
-        if isinstance(error, MeldingsformidlerError):
-            return error
-        nested = cast("BaseExceptionGroup[BaseException]", error) if isinstance(error, BaseExceptionGroup) else None
-        if nested is not None and (found := first_of_ours(nested)) is not None:
-            return found
-    return None
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return the errors in ``error``, which task groups may have wrapped, or itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for nested in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from leaves(nested)
+    else:
+        yield error
 
 
-def _report(name: str, error: MeldingsformidlerError) -> int:
-    get_logger().error("process_failed", navn=name, exc_info=error)
-    sys.stderr.write(f"{name}: {error}\n")
-    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED
+def first_of_ours(error: BaseException) -> MeldingsformidlerError | None:
+    """Return the first error of our own in ``error``, or None."""
+    return next((leaf for leaf in leaves(error) if isinstance(leaf, MeldingsformidlerError)), None)
+
+
+def _report(name: str, error: Exception) -> int:
+    """Log how a process ended: our own errors with their text, any other with its class and place alone."""
+    ours = first_of_ours(error)
+    if ours is None:
+        for leaf in leaves(error):
+            get_logger().critical("process_crashed", navn=name, feiltype=type(leaf).__name__, sted=_place(leaf))
+        return EXIT_FAILED
+    get_logger().error("process_failed", navn=name, exc_info=ours)
+    sys.stderr.write(f"{name}: {ours}\n")
+    return EXIT_CONFIGURATION if isinstance(ours, ConfigurationError) else EXIT_FAILED
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-6:]))
 
 
 async def _run_until_stopped(name: str, main: Callable[[asyncio.Event], Awaitable[None]]) -> None:

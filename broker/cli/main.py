@@ -71,6 +71,7 @@ def _show_version(asked: bool) -> None:  # noqa: FBT001 - Typer calls it with th
 
 @app.callback()
 def root(
+    *,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Vis versjonen.")
     ] = False,

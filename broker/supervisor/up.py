@@ -140,7 +140,7 @@ async def _embedded_kafka(layout: Layout, stack: AsyncExitStack, report: Callabl
     await asyncio.to_thread(server.start)
     stack.push_async_callback(asyncio.to_thread, server.stop)
     get_logger().info("kafka_started", bootstrap=server.bootstrap)
-    return server.admin_settings()
+    return server.admin
 
 
 async def _give_access(layout: Layout, kafka: KafkaSettings, *, embedded: bool, report: Callable[[str], None]) -> None:

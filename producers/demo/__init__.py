@@ -1,0 +1,1 @@
+"""``formidler demo``: a day among six kommuner, played from outside over HTTP and judged by what can be checked."""
