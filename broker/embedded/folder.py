@@ -6,6 +6,7 @@
     formidler-kafka.lock         locked by the Java process itself, so that the lock lives exactly as long as it does
     formidler-kafka.run          who runs now, or ran last
     server.properties      0600  made anew at each start
+    client.properties      0600  for tools, when asked for
     kafka.log              0600
     data/                        Kafka's own
 """
@@ -34,6 +35,7 @@ from schemas.errors import ConfigurationError
 HOST: Final = "127.0.0.1"
 ADMIN: Final = "admin"
 NODE: Final = "node"
+_CLIENT_OPTIONS: Final = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", "sasl.username", "sasl.password")
 MAX_LOG_BYTES: Final = 10 * 1024 * 1024
 
 
@@ -187,6 +189,13 @@ class DataFolder:
             username=ADMIN,
             password=SecretStr(state.admin_password),
         )
+
+    def write_client_properties(self) -> Path:
+        """Write how to connect as administrator, for librdkafka's tools (``kcat -F``); return the file, mode 0600."""
+        file = self.path / "client.properties"
+        options = self.admin_settings().confluent()
+        write_private(file, "".join(f"{name}={value}\n" for name, value in options.items() if name in _CLIENT_OPTIONS))
+        return file
 
     def write_properties(self, state: State) -> None:
         """Write the broker's configuration."""

@@ -187,20 +187,22 @@ class EmbeddedKafka:
         while not _accepts(state.port):
             self._check_alive(deadline)
             time.sleep(_POLL_S)
-        client = AdminClient(self.admin.confluent())
-        while True:
+        while not answers(self.admin):
             self._check_alive(deadline)
-            try:
-                if client.list_topics(timeout=1.0).brokers:
-                    return
-            except KafkaException:
-                continue  # not yet; list_topics itself has waited
 
     def _check_alive(self, deadline: float) -> None:
         if self._process is None or not self._process.running():
             raise BrokerUnavailableError(f"Kafka startet, men sluttet igjen; se {self.folder.log}")
         if time.monotonic() > deadline:
             raise BrokerUnavailableError(f"Kafka svarte ikke innen {START_TIMEOUT_S:.0f} s; se {self.folder.log}")
+
+
+def answers(settings: KafkaSettings, timeout_s: float = 1.0) -> bool:
+    """Return whether a broker logs us in and tells its topics within ``timeout_s``."""
+    try:
+        return bool(AdminClient(settings.confluent()).list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False
 
 
 def stop_folder(path: Path, timeout_s: float = STOP_TIMEOUT_S) -> bool:
