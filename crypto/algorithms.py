@@ -82,7 +82,7 @@ def key_transport(identifier: der.Node) -> Unwrapping | None:
     known = _KNOWN.get(identifier.raw)
     if known is not None:
         return known
-    oid, *parameters = der.children(identifier)
+    oid, *parameters = der.children(identifier, at_least=1)
     if oid.raw != OID_RSAES_OAEP or len(parameters) != 1 or parameters[0].tag != der.SEQUENCE:
         return None
     return _oaep_by_parts(parameters[0])
@@ -92,8 +92,8 @@ def _oaep_by_parts(parameters: der.Node) -> padding.OAEP | None:
     """Read RSAES-OAEP-params where every part may be absent and stand for SHA-1, MGF1 with SHA-1 and an empty label."""
     digest = mask_digest = HASHES[OID_SHA1]
     for part in der.children(parameters):
-        (inner,) = der.children(part) or (None,)
-        if inner is None:
+        inner, *more = der.children(part, at_least=1)
+        if more or inner.tag != der.SEQUENCE:
             return None
         if part.tag == 0xA0:  # noqa: PLR2004 - hashAlgorithm [0]
             chosen = _digest(inner)
@@ -110,7 +110,7 @@ def _oaep_by_parts(parameters: der.Node) -> padding.OAEP | None:
 
 
 def _digest(identifier: der.Node) -> hashes.HashAlgorithm | None:
-    oid, *parameters = der.children(identifier)
+    oid, *parameters = der.children(identifier, at_least=1)
     if [part.raw for part in parameters] not in ([], [der.NULL_TLV]):
         return None
     return HASHES.get(oid.raw)
@@ -118,7 +118,7 @@ def _digest(identifier: der.Node) -> hashes.HashAlgorithm | None:
 
 def _mask_digest(identifier: der.Node) -> hashes.HashAlgorithm | None:
     parts = der.children(identifier)
-    if len(parts) != 2 or parts[0].raw != OID_MGF1:  # noqa: PLR2004 - OID and its one parameter
+    if len(parts) != 2 or parts[0].raw != OID_MGF1 or parts[1].tag != der.SEQUENCE:  # noqa: PLR2004 - OID and its one parameter
         return None
     return _digest(parts[1])
 

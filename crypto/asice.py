@@ -87,6 +87,13 @@ class _Sink:
         """Do nothing: the sink keeps nothing back."""
 
 
+class _Zip(zipfile.ZipFile):
+    """A zip that does not end itself when it is forgotten: half a package must not get a directory and look whole."""
+
+    def __del__(self) -> None:
+        """Do nothing, where ``ZipFile`` would write to the sink."""
+
+
 class AsiceWriter:
     """Packs and signs files as they come, in constant memory. One file at a time, then ``finish``.
 
@@ -105,7 +112,7 @@ class AsiceWriter:
         self._failed = False
         self._out = _Sink(sink)
         first = _write_mimetype(self._out)
-        self._zip = zipfile.ZipFile(self._out, "w", zipfile.ZIP_DEFLATED)  # type: ignore[call-overload]  # ``zipfile`` needs less than a whole IO
+        self._zip = _Zip(self._out, "w", zipfile.ZIP_DEFLATED)  # type: ignore[call-overload]  # ``zipfile`` needs less than a whole IO
         self._zip.infolist().append(first)  # so that the central directory has it too
         self._zip.comment = ASIC_COMMENT
 
@@ -162,12 +169,12 @@ class AsiceWriter:
         self._failed = True
         if self._open is not None:
             self._open.close()
-        self._zip.fp = None
+            self._open = None
 
     def _added(self, reference: Reference | None) -> None:
         self._open = None
         if reference is None:
-            self._failed = True
+            self._failed = self._out.muted = True
         else:
             self._references.append(reference)
 
@@ -210,9 +217,12 @@ class FileWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._ended(None)  # first, so that closing writes nothing more
+            self._entry.close()
+            return
         self._entry.close()
-        reference = Reference(self._name, self._mimetype, "sha256", self._digest.digest())
-        self._ended(reference if kind is None else None)
+        self._ended(Reference(self._name, self._mimetype, "sha256", self._digest.digest()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +265,14 @@ class AsiceReader:
             left -= listed.file.size
             self._listed[entry.name] = listed
         self.files = tuple(listed.file for listed in self._listed.values())
+
+    def file(self, name: str) -> PackageFile:
+        """Return what is known about a file.
+
+        Raises:
+            KeyError: No such file.
+        """
+        return self._listed[name].file
 
     def read(self, name: str) -> Iterator[bytes]:
         """Unpack a file again in chunks, and compute its digest again.

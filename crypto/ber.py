@@ -12,8 +12,7 @@ Source: RFC 5652 section 6.1, ITU-T X.690 section 8.1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from crypto import der
 from schemas.errors import UnsealError
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 OID_DATA = der.oid("1.2.840.113549.1.7.1")
 OID_ENVELOPED_DATA = der.oid("1.2.840.113549.1.7.3")
 
+_VERSIONS = {der.integer(version): version for version in (0, 2, 3, 4)}
 _CONTEXT_0 = 0xA0
 _CONTEXT_0_PRIMITIVE = 0x80
 _CONTEXT_1 = 0xA1
@@ -37,8 +37,7 @@ _MAX_LENGTH_OCTETS = 8
 _END_TAG = 0x00
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopeHeader:
+class EnvelopeHeader(NamedTuple):
     """What stands before the content.
 
     Args:
@@ -129,6 +128,30 @@ class EnvelopeScanner:
         self._offset += count
         return bytes(kept)
 
+    def _whole_element(self) -> bytes | None:
+        """Take a whole TLV in one step: possible when its length is definite and short, and all of it is here."""
+        chunk, at = self._chunk, self._at
+        if len(chunk) - at < 4:  # noqa: PLR2004 - as far as a length of two octets reaches
+            return None
+        first = chunk[at + 1]
+        if first < 0x80:  # noqa: PLR2004 - short form
+            count = 2 + first
+        elif first == 0x81:  # noqa: PLR2004 - one length octet
+            count = 3 + chunk[at + 2]
+        elif first == 0x82:  # noqa: PLR2004 - two length octets
+            count = 4 + (chunk[at + 2] << 8 | chunk[at + 3])
+        else:
+            return None
+        end = at + count
+        if end > len(chunk):
+            return None
+        self._kept += count
+        if self._kept > self._max_header_bytes or chunk[at] & 0x1F == 0x1F:  # noqa: PLR2004 - no high tag numbers
+            raise UnsealError
+        self._at = end
+        self._offset += count
+        return bytes(chunk[at:end])
+
     def _head(self, tag_octet: int | None = None) -> Steps[tuple[int, int | None, bytes]]:
         """Read tag and length: the tag, the offset where its content ends (None: indefinite), and the octets read."""
         taken = yield from self._take(2)
@@ -149,9 +172,13 @@ class EnvelopeScanner:
 
     def _element(self, tag_octet: int | None = None, depth: int = der.MAX_DEPTH) -> Steps[bytes]:
         """Read one whole TLV."""
-        _, end, head = yield from self._head(tag_octet)
-        rest = yield from self._rest(end, depth)
-        return head + rest
+        element = self._whole_element()
+        if element is None:
+            _, end, head = yield from self._head()
+            element = head + (yield from self._rest(end, depth))
+        if tag_octet is not None and element[0] != tag_octet:
+            raise UnsealError
+        return element
 
     def _rest(self, end: int | None, depth: int) -> Steps[bytes]:
         """Read what follows a head until its end; for indefinite length with the end mark."""
@@ -190,7 +217,9 @@ class EnvelopeScanner:
         yield from self._close(outer)
 
     def _enveloped_data(self, end: int | None) -> Steps[None]:
-        version = der.read((yield from self._element(der.INTEGER)))
+        version = _VERSIONS.get((yield from self._element(der.INTEGER)))
+        if version is None:
+            raise UnsealError
         element = yield from self._element()
         has_originator = element[0] == _CONTEXT_0
         if has_originator:
@@ -202,7 +231,7 @@ class EnvelopeScanner:
         if (yield from self._element(der.OBJECT_IDENTIFIER)) != OID_DATA:
             raise UnsealError
         algorithm = der.read((yield from self._element(der.SEQUENCE)))
-        self.header = EnvelopeHeader(int.from_bytes(version.content, "big"), has_originator, recipients, algorithm)
+        self.header = EnvelopeHeader(version, has_originator, recipients, algorithm)
         yield from self._content()
         yield from self._close(info)
         yield from self._unprotected(end)

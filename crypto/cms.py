@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 64 * 1024
 _SUBJECT_KEY_IDENTIFIER = 0x80
 _SUBJECT_KEY_IDENTIFIER_IN_PIECES = 0xA0
-_VERSION_0 = der.integer(0)
-_LARGER_VERSIONS = (2, 3, 4)
+_VERSION_0, _VERSION_2 = der.integer(0), der.integer(2)
 _MAX_ATTEMPTS = 4  # private operations for one envelope: .NET needs two, and a row of hundreds would be an attack
 
 
@@ -221,12 +220,12 @@ def _addressed(recipient: der.Node, keys: KeyRing) -> list[tuple[rsa.RSAPrivateK
         raise UnsealError
     version, name, algorithm, encrypted = parts
     if name.tag == der.SEQUENCE:
-        expected, private_keys = 0, keys.find(name.raw)
+        expected, private_keys = _VERSION_0, keys.find(name.raw)
     elif name.tag in (_SUBJECT_KEY_IDENTIFIER, _SUBJECT_KEY_IDENTIFIER_IN_PIECES):
-        expected, private_keys = 2, keys.find(der.octets(name))
+        expected, private_keys = _VERSION_2, keys.find(der.octets(name))
     else:
         raise UnsealError
-    if version.raw != der.integer(expected):
+    if version.raw != expected:
         raise UnsealError
     unwrapping = algorithms.key_transport(algorithm)
     if unwrapping is None:
@@ -248,14 +247,13 @@ def check_version(scanner: EnvelopeScanner) -> None:
     plain = (
         not header.has_originator
         and not scanner.has_unprotected_attributes
-        and all(recipient.tag == der.SEQUENCE and _version_of(recipient) == 0 for recipient in header.recipients)
+        and all(
+            recipient.tag == der.SEQUENCE and recipient.content.startswith(_VERSION_0)
+            for recipient in header.recipients
+        )
     )
-    if (header.version == 0) is not plain or (not plain and header.version not in _LARGER_VERSIONS):
+    if (header.version == 0) is not plain:
         raise UnsealError
-
-
-def _version_of(recipient: der.Node) -> int:
-    return int.from_bytes(der.children(recipient)[0].content, "big")
 
 
 def strip_padding(tail: bytes) -> bytes | None:

@@ -9,9 +9,8 @@ Source: ITU-T X.690.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.errors import UnsealError
 
@@ -98,8 +97,7 @@ def time(moment: datetime) -> bytes:
     return tlv(GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One TLV: its tag octet, its content octets (for indefinite length without the end mark), and all its octets."""
 
     tag: int
@@ -119,11 +117,11 @@ def read(data: bytes) -> Node:
     return node
 
 
-def children(node: Node) -> list[Node]:
+def children(node: Node, at_least: int = 0) -> list[Node]:
     """Return the TLVs inside a constructed node, in order.
 
     Raises:
-        UnsealError: The node is primitive, or its content is not a row of TLVs.
+        UnsealError: The node is primitive, its content is not a row of TLVs, or there are fewer than ``at_least``.
     """
     if not node.tag & _CONSTRUCTED:
         raise UnsealError
@@ -132,6 +130,8 @@ def children(node: Node) -> list[Node]:
     while at < len(node.content):
         child, at = _read_at(node.content, at, MAX_DEPTH)
         nodes.append(child)
+    if len(nodes) < at_least:
+        raise UnsealError
     return nodes
 
 

@@ -190,7 +190,7 @@ class OpenedPackage:
             KeyError: No such file.
             ValueError: The file is larger than ``limit``.
         """
-        if next(file.size for file in self.files if file.name == name) > limit:
+        if self._reader.file(name).size > limit:
             raise ValueError(f"the file is larger than {limit} bytes")
         return b"".join(self.read(name))
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -186,10 +186,20 @@ def _parse(signature: bytes) -> tuple[tuple[x509.Certificate, ...], list[der.Nod
 
 @lru_cache(maxsize=512)
 def _certificate(raw: bytes) -> x509.Certificate:
+    """Load a foreign certificate, and make the library parse now whatever it would refuse later."""
     try:
-        return x509.load_der_x509_certificate(raw)
-    except ValueError:
+        certificate = x509.load_der_x509_certificate(raw)
+        certificate.public_key()
+        _ = certificate.extensions, certificate.subject
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ):
         raise UnsealError from None
+    return certificate
 
 
 def _exactly(nodes: list[der.Node], count: int) -> list[der.Node]:
@@ -202,19 +212,19 @@ def _verify_info(
     info: der.Node, content: bytes, certificates: tuple[x509.Certificate, ...]
 ) -> tuple[x509.Certificate, bytes]:
     """Return the certificate that a SignerInfo is good for, and the OID of its digest."""
-    _, name, digest_algorithm, *rest = parts = der.children(info)
+    _, name, digest_algorithm, *rest = parts = der.children(info, at_least=3)
     attributes = rest.pop(0) if rest and rest[0].tag == _CONTEXT_0 else None
     if [node.tag for node in rest[:2]] != [der.SEQUENCE, der.OCTET_STRING] or parts[0].tag != der.INTEGER:
         raise UnsealError
     if [node.tag for node in rest[2:]] not in ([], [_CONTEXT_1]):  # unsigned attributes: not used
         raise UnsealError
     certificate = _named(name, certificates)
-    digest_oid = der.children(digest_algorithm)[0].raw
+    digest_oid = der.children(digest_algorithm, 1)[0].raw
     if digest_oid not in _DIGEST_NAMES:
         raise UnsealError
     digest = hashlib.new(_DIGEST_NAMES[digest_oid], content, usedforsecurity=digest_oid != OID_SHA1).digest()
     signed = content if attributes is None else _signed_attributes(attributes, digest, certificate)
-    _verify_value(certificate, der.children(rest[0])[0].raw, digest_oid, rest[1].content, signed)
+    _verify_value(certificate, der.children(rest[0], 1)[0].raw, digest_oid, rest[1].content, signed)
     return certificate, digest_oid
 
 
@@ -251,10 +261,10 @@ def _signed_attributes(attributes: der.Node, digest: bytes, certificate: x509.Ce
 
 def _check_binding(binding: der.Node, certificate: x509.Certificate) -> None:
     """Check that signing-certificate-v2 names this certificate first; its hash is SHA-256 when it names none."""
-    first = der.children(der.children(der.children(binding)[0])[0])
+    first = der.children(der.children(der.children(binding, 1)[0], 1)[0], 1)
     name = "sha256"
-    if first and first[0].tag == der.SEQUENCE and len(first) > 1 and first[1].tag == der.OCTET_STRING:
-        name = _DIGEST_NAMES.get(der.children(first[0])[0].raw, "")
+    if first[0].tag == der.SEQUENCE and len(first) > 1 and first[1].tag == der.OCTET_STRING:
+        name = _DIGEST_NAMES.get(der.children(first[0], 1)[0].raw, "")
         first = first[1:]
     if not name or not first or first[0].tag != der.OCTET_STRING:
         raise UnsealError
