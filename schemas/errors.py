@@ -26,6 +26,9 @@
     │   ├── PackageMissingError
     │   └── RecordTooLargeError
     ├── RefusedError
+    │   └── AlreadyAcceptedError
+    ├── DeliveryError
+    │   └── BehindDeadLetterError
     ├── StoreError
     ├── FagsystemUnavailableError
     ├── FagsystemFailureError
@@ -220,6 +223,36 @@ class RefusedError(MeldingsformidlerError):
         self.status = status
         self.message = message
         self.reason = reason
+
+
+class DeliveryError(MeldingsformidlerError):
+    """A delivery cannot go on, for a reason that is not in the søknad itself."""
+
+    code = "levering"
+
+
+class BehindDeadLetterError(DeliveryError):
+    """An earlier message of the same søknad is a dead letter: this one waits behind it, so that the order is kept."""
+
+    code = "levering.venter-bak-dodt-brev"
+
+    def __init__(self) -> None:
+        super().__init__("en tidligere melding i samme søknad ligger som dødt brev")
+
+
+class AlreadyAcceptedError(RefusedError):
+    """The sender's reference names a søknad that was accepted before: the same søknad, for ever.
+
+    Args:
+        message: The text that Fiks' clients parse.
+        digisos_id: The søknad's id.
+    """
+
+    code = "innsending.finnes"
+
+    def __init__(self, message: str, *, digisos_id: str) -> None:
+        super().__init__(400, message, reason="finnes")
+        self.digisos_id = digisos_id
 
 
 class StoreError(MeldingsformidlerError):

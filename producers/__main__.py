@@ -1,0 +1,104 @@
+"""The ``producers`` process's composition root: ``python -m producers``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+
+from broker.clock import system_clock
+from broker.kafka.publisher import KafkaPublisher
+from broker.kafka.settings import KafkaSettings
+from broker.kafka.subscriber import read_from_start
+from broker.katalog import Katalog, KatalogFollower
+from broker.log import get_logger
+from broker.routing import KATALOG
+from broker.runtime import run_process
+from broker.settings import load_settings
+from broker.sqlite import Database
+from broker.tokens import HttpJwks, TokenVerifier
+from broker.web import Health, serve
+from crypto.certificates import load_certificate
+from crypto.keys import KeyRing, Signer, load_private_key
+from producers.app import create_app
+from producers.dokumentlager import DiskDokumentlager
+from producers.library import IntakeKeys, Producer
+from producers.outbox import MIGRATIONS, Outbox
+from producers.relay import Relay
+from producers.settings import ProducersSettings
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIN_EIER_KEY_BYTES = 32
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Take søknader in and publish them, until ``stop``."""
+    settings = load_settings(ProducersSettings)
+    kafka = KafkaSettings.from_environment(os.environ)
+    katalog = Katalog()
+    follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
+    publisher = KafkaPublisher(kafka, client_id="producers")
+    dokumentlager = DiskDokumentlager(settings.dokumentlager)
+    async with Database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
+        outbox = Outbox(database)
+        swept = await asyncio.to_thread(dokumentlager.sweep, await outbox.packages())
+        get_logger().info("dokumentlager_swept", antall=swept)
+        producer = Producer(
+            katalog=katalog,
+            katalog_problem=follower.problem,
+            outbox=outbox,
+            dokumentlager=dokumentlager,
+            keys=_keys(settings),
+            limits=settings.limits(),
+            clear_files=settings.allow_clear_files,
+            clock=system_clock,
+            max_concurrent=settings.max_concurrent,
+        )
+        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
+        relay = Relay(outbox, publisher, system_clock)
+        health = Health()
+        health.add_check("katalog", follower.problem)
+        health.add_check("kafka", relay.problem)
+        app = create_app(
+            producer=producer,
+            tokens=tokens,
+            katalog=katalog,
+            certificate=load_certificate(settings.mottak_certificate),
+            health=health,
+        )
+        relay_stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follower.run())
+            relaying = tasks.create_task(relay.run(relay_stop))
+            # The door closes first; what came in through it may still leave.
+            await serve(app, settings.host, settings.port, stop)
+            relay_stop.set()
+            await relaying
+            following.cancel()
+        producer.close()
+        await publisher.stop()
+
+
+def _keys(settings: ProducersSettings) -> IntakeKeys:
+    signer = Signer(load_certificate(settings.signing_certificate), load_private_key(settings.signing_key))
+    return IntakeKeys(signer, KeyRing.load(*settings.mottak_keys), _eier_key(settings.eier_key))
+
+
+def _eier_key(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: eiernøkkelen kan ikke leses som heksadesimale siffer") from error
+    if len(key) < MIN_EIER_KEY_BYTES:
+        raise ConfigurationError(f"{path}: eiernøkkelen skal ha minst {MIN_EIER_KEY_BYTES} byte")
+    return key
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("producers", main))

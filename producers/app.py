@@ -1,0 +1,163 @@
+"""The intake over HTTP, with Fiks Digisos' own submission contract.
+
+``POST /digisos/api/v1/soknader/{kommunenummer}/{navEksternRefId}`` takes a søknad, ``GET
+/digisos/api/v1/dokumentlager-public-key`` gives the certificate that its files are encrypted for.
+
+Errors are Fiks' error object: 400 for what is wrong in the request, 401 for the token, 403 for somebody else's søknad, 413 for
+too much, 415 for types that we do not take, 503 for what passes.
+
+Source: Fiks Digisos send API v1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import APIRouter, FastAPI, Header, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+
+from broker.web import FiksError, error_response, health_router, install_fiks_errors, route_of
+from producers import metrics
+from producers.multipart import MultipartReader
+from producers.package_routes import package_router
+from schemas.errors import RefusedError
+from schemas.names import Kommunenummer, NavEksternRefId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from cryptography import x509
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from broker.katalog import Katalog
+    from broker.tokens import TokenVerifier
+    from broker.web import Health
+    from producers.library import Producer
+
+BATCH_BYTES: Final = 256 * 1024
+"""So much of a body is gathered before a thread is asked to work on it."""
+IDLE_S: Final = 60.0
+"""A client that sends nothing for so long has gone, as far as we are concerned."""
+
+
+def create_app(
+    *, producer: Producer, tokens: TokenVerifier, katalog: Katalog, certificate: x509.Certificate, health: Health
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        producer: Takes søknader in.
+        tokens: Checks who calls.
+        katalog: Says which connector is a kommune's.
+        certificate: What clients encrypt files for.
+        health: Whether the process is ready.
+    """
+    app = FastAPI(title="Meldingsformidler: producers", version="1")
+    install_fiks_errors(app)
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> JSONResponse:
+        return error_response(
+            request, FiksError(error.status, error.message, error_code=f"{error.code}.{error.reason}")
+        )
+
+    _ = refused
+    app.include_router(health_router(health))
+    app.include_router(intake_router(producer, tokens, certificate))
+    app.include_router(package_router(tokens, katalog, producer.outbox, producer.dokumentlager))
+    app.add_middleware(RequestTimer)
+    return app
+
+
+def intake_router(producer: Producer, tokens: TokenVerifier, certificate: x509.Certificate) -> APIRouter:
+    """Return the routes of Fiks Digisos that senders use."""
+    router = APIRouter(prefix="/digisos/api/v1", tags=["soknader"])
+    public_key = certificate.public_bytes(Encoding.DER)
+
+    @router.post("/soknader/{kommunenummer}/{navEksternRefId}", status_code=202)
+    async def soknad(
+        request: Request,
+        kommunenummer: str,
+        navEksternRefId: str,  # noqa: N803 - Fiks' own name, as it stands in the OpenAPI document
+        authorization: Annotated[str | None, Header()] = None,
+        traceparent: Annotated[str | None, Header()] = None,
+    ) -> str:
+        person = await tokens.citizen(authorization)
+        receiver, reference = Kommunenummer(kommunenummer), NavEksternRefId(navEksternRefId)
+        reader = MultipartReader(request.headers.get("content-type"), max_parts=producer.limits.max_parts)
+        async with producer.receive(receiver, reference, person, traceparent=traceparent) as reception:
+            async for batch in batches(request, producer.limits.max_body_bytes):
+                await reception.feed(partial(reader.feed, batch))
+            reader.close()
+            return await reception.accept()
+
+    @router.get("/dokumentlager-public-key")
+    async def dokumentlager_public_key(authorization: Annotated[str | None, Header()] = None) -> Response:
+        await tokens.any_caller(authorization)
+        return Response(public_key, media_type="application/octet-stream")
+
+    _ = soknad, dokumentlager_public_key
+    return router
+
+
+async def batches(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """Return the body in pieces that are worth a thread's while.
+
+    Raises:
+        RefusedError: 413, more than ``max_bytes``; 400, the client broke off, or sends nothing any more.
+    """
+    gathered: list[bytes] = []
+    size = total = 0
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(IDLE_S):
+                chunk = await anext(stream, None)
+            if chunk is None:
+                break
+            total += len(chunk)
+            if total > max_bytes:
+                raise RefusedError(413, f"sendingen er større enn {max_bytes} byte", reason="storrelse")
+            gathered.append(chunk)
+            size += len(chunk)
+            if size >= BATCH_BYTES:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+    except (ClientDisconnect, TimeoutError):
+        raise RefusedError(400, "sendingen ble avbrutt før den var hel; send på nytt", reason="avbrutt") from None
+    if gathered:
+        yield b"".join(gathered)
+
+
+class RequestTimer:
+    """ASGI middleware that measures each request by its route's template."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and note how long it took."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            route = route_of(Request(scope))
+            metrics.REQUEST_SECONDS.labels(method=scope["method"], route=route, status=str(status)).observe(
+                time.perf_counter() - started
+            )

@@ -1,0 +1,62 @@
+"""Settings of the ``producers`` process, read once from ``FORMIDLER_PRODUCERS_*``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producers.checks import MIB, IntakeLimits
+
+
+class ProducersSettings(BaseSettings):
+    """What the ``producers`` process needs to know.
+
+    Attributes:
+        host: Address to listen on.
+        port: TCP port.
+        database: SQLite file of the outbox; made if it is not there.
+        dokumentlager: Folder of the sealed packages; made if it is not there.
+        signing_certificate: PEM; who signs packages. Its subject names the sender's organisasjonsnummer.
+        signing_key: PEM of its key, mode 0600.
+        mottak_certificate: PEM of what clients encrypt files for.
+        mottak_keys: PEM files or folders with that certificate's key, and former ones with theirs while keys rotate.
+        eier_key: File with the central key of the owners' HMAC, as hex; at least 32 bytes.
+        issuer: The ``iss`` of tokens.
+        jwks_url: Where the issuer's keys are.
+        audience: The ``aud`` of tokens.
+        allow_clear_files: Whether files may come in clear.
+        max_file_mib: One file, in MiB.
+        max_total_mib: All files of a submission, in MiB.
+        max_files: Files of a submission: the citizen's 30, and the portal's three PDFs.
+        max_concurrent: Submissions under way at once; more wait.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FORMIDLER_PRODUCERS_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int
+    database: Path
+    dokumentlager: Path
+    signing_certificate: Path
+    signing_key: Path
+    mottak_certificate: Path
+    mottak_keys: tuple[Path, ...]
+    eier_key: Path
+    issuer: str
+    jwks_url: str
+    audience: str = "meldingsformidler"
+    allow_clear_files: bool = False
+    max_file_mib: int = Field(default=10, gt=0)
+    max_total_mib: int = Field(default=150, gt=0)
+    max_files: int = Field(default=33, gt=0)
+    max_concurrent: int = Field(default=64, gt=0)
+
+    def limits(self) -> IntakeLimits:
+        """Return the limits of a submission."""
+        return IntakeLimits(
+            max_file_bytes=self.max_file_mib * MIB,
+            max_total_bytes=self.max_total_mib * MIB,
+            max_files=self.max_files,
+        )
