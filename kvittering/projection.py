@@ -159,8 +159,9 @@ def apply(state: SoknadState, fact: Fact) -> Change:
     verdicts = judge_all(grown)
     refused = tuple(Refused(one, error) for one, error in verdicts.refused.items() if one not in before)
     kept = _without_refused(grown, verdicts)
-    is_refused = new_id in verdicts.refused
-    return Change(kept, "refused" if is_refused else "recorded", refused)
+    if new_id not in verdicts.refused:
+        return Change(kept, "recorded", refused)
+    return Change(state if kept == state else kept, "refused", refused)
 
 
 def judge_all(state: SoknadState) -> Verdicts:

@@ -297,6 +297,7 @@ def test_topics_may_race_and_the_end_is_the_same(
     transport: list[str],
     answers: list[str],
     case: list[str | None],
+    *,
     swaps: bool,
     foreign: bool,
     choices: list[int],

@@ -1,0 +1,95 @@
+"""The ``kvittering`` process's composition root: ``python -m kvittering``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+
+from broker.clock import system_clock
+from broker.kafka.publisher import KafkaPublisher
+from broker.kafka.settings import KafkaSettings
+from broker.kafka.subscriber import KafkaTail, read_from_start
+from broker.katalog import Katalog, KatalogFollower
+from broker.routing import KATALOG
+from broker.runtime import run_process
+from broker.settings import load_settings
+from broker.tokens import HttpJwks, TokenVerifier
+from broker.web import Health, serve
+from crypto.keys import KeyRing
+from kvittering.app import Innsyn, create_app
+from kvittering.follower import Follower
+from kvittering.hub import Hub
+from kvittering.outbox import OutboxPublisher
+from kvittering.settings import KvitteringSettings, load_eier_key
+from kvittering.store import StatusStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from broker.record import TopicPartition
+
+CLIENT_ID = "kvittering"
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Follow the topics and serve the status, until ``stop``."""
+    settings = load_settings(KvitteringSettings)
+    kafka = KafkaSettings.from_environment(os.environ)
+    eier_key = load_eier_key(settings.eier_key)
+    keys = KeyRing.load(*settings.innsyn_keys)
+    katalog, hub, health = Katalog(), Hub(), Health()
+    katalog_follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
+
+    def open_tail(topics: Iterable[str], offsets: Mapping[TopicPartition, int]) -> KafkaTail:
+        return KafkaTail(kafka, topics, offsets=offsets, client_id=CLIENT_ID)
+
+    async with (
+        StatusStore(settings.database) as store,
+        KafkaPublisher(kafka, client_id=CLIENT_ID) as publisher,
+        httpx.AsyncClient() as http,
+        asyncio.TaskGroup() as tasks,
+    ):
+        follower = Follower(
+            katalog=katalog,
+            changed=katalog_follower.changed,
+            open_tail=open_tail,
+            store=store,
+            keys=keys,
+            hub=hub,
+            clock=system_clock,
+        )
+        outbox = OutboxPublisher(store, publisher, follower.stored)
+        health.add_check("katalog", katalog_follower.problem)
+        health.add_check("emner", follower.problem)
+        health.add_check("utboks", outbox.problem)
+        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
+        innsyn = Innsyn(
+            store=store,
+            hub=hub,
+            tokens=tokens,
+            eier_key=eier_key,
+            katalog=katalog,
+            avsendere=settings.avsendere,
+            heartbeat_s=settings.heartbeat_s,
+            max_stream_s=settings.max_stream_s,
+        )
+        following = [
+            tasks.create_task(katalog_follower.run()),
+            tasks.create_task(follower.run(katalog_follower.caught_up)),
+            tasks.create_task(outbox.run()),
+            tasks.create_task(follower.watch_figures()),
+        ]
+        serving = tasks.create_task(serve(create_app(innsyn, health), settings.host, settings.port, stop))
+        await stop.wait()
+        hub.close()
+        await serving
+        for task in following:
+            task.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("kvittering", main))

@@ -1,0 +1,32 @@
+"""What is counted, under the names that operators look for. A label never holds an id, nor anything from a søknad."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_S: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 3600.0,
+)  # fmt: skip
+"""OpenTelemetry's advised buckets for messaging, and four more: a kommune may take minutes."""
+
+RECEIPTS: Final = Counter("fiks_receipts_total", "Kvitteringer that count, by status.", ["status"])
+RECEIPT_LATENCY: Final = Histogram(
+    "fiks_receipt_latency_seconds",
+    "From acceptance until the fagsystem said MOTTATT, by the writers' own clocks.",
+    buckets=LATENCY_BUCKETS_S,
+)
+OLDEST: Final = Gauge(
+    "fiks_oldest_unacknowledged_seconds", "Age of the oldest søknad that no fagsystem has said MOTTATT to; 0 for none."
+)
+WAITING: Final = Gauge("fiks_receipts_waiting", "Kvitteringer and hendelser that wait for their søknad or their chain.")
+DEAD_LETTERS: Final = Counter("fiks_dead_letters_total", "Records refused, by code.", ["code"])
+APPLIED: Final = Counter(
+    "fiks_records_applied_total", "Records taken in, by kind of topic and outcome.", ["kind", "outcome"]
+)
+STATUS_CHANGES: Final = Counter(
+    "fiks_status_changes_total", "Changes of what a citizen is shown, by new status.", ["status"]
+)
+UNPUBLISHED: Final = Gauge("fiks_outbox_records", "Records that wait to be published; 500 means at least so many.")
+LISTENERS: Final = Gauge("fiks_status_listeners", "Open streams of status.")

@@ -1,0 +1,102 @@
+"""From a record on a topic to a fact, or to the reason why it is none.
+
+What is decided here depends on the record and the katalog alone; what depends on other records is ``projection``'s. Kafka's
+key must be the søknad's id: another key would put the record in another partition, out of its order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.routing import parse_topic
+from kvittering.chain import read_ledd
+from kvittering.facts import Fact, Ledd
+from kvittering.hendelser import read_hendelse
+from schemas.codec import decode
+from schemas.errors import InvalidNameError, MeldingsformidlerError, MismatchError, UnknownSchemaError
+from schemas.names import DigisosId, Kommunenummer, MeldingId
+from schemas.records import TransportRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cryptography import x509
+
+    from broker.record import Incoming
+    from crypto.keys import KeyRing
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecord:
+    """A record and what came of reading it: a fact or an error, never both."""
+
+    record: Incoming
+    fact: Fact | None = None
+    error: MeldingsformidlerError | None = None
+
+    @property
+    def digisos_id(self) -> DigisosId | None:
+        """Which søknad it is about: as stated in the fact, or else by the record's key; None when neither says."""
+        return key_of(self.record) if self.fact is None else digisos_id_of(self.fact)
+
+    @property
+    def melding_id(self) -> MeldingId | None:
+        """Which message it is about, when that is known."""
+        if self.fact is None:
+            return None
+        return self.fact.claims.melding_id if isinstance(self.fact, Ledd) else self.fact.melding_id
+
+    @property
+    def kommunenummer(self) -> Kommunenummer | None:
+        """Whose topic it was read from; None for a central one."""
+        return parse_topic(self.record.topic).kommunenummer
+
+
+def read_record(
+    record: Incoming, *, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing
+) -> ReadRecord:
+    """Return the fact in ``record``, or why there is none. Verifies signatures and opens packages: slow, and pure.
+
+    Args:
+        record: Of a kommune's kvittering or hendelse topic, or of the transport topic.
+        signers: The certificates that the katalog holds for signing, by kommune.
+        keys: The innsyn keys.
+
+    Raises:
+        MeldingsformidlerError: Only one that is ``retriable``: nothing is wrong with the record.
+    """
+    try:
+        fact = _read(record, signers, keys)
+        if digisos_id_of(fact) != key_of(record):
+            raise MismatchError("meldingens nøkkel er ikke dens digisosId")
+    except MeldingsformidlerError as error:
+        if error.retriable:
+            raise
+        return ReadRecord(record, error=error)
+    return ReadRecord(record, fact=fact)
+
+
+def _read(record: Incoming, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing) -> Fact:
+    topic = parse_topic(record.topic)
+    if topic.kind == "transport":
+        return decode(TransportRecord, record.value)
+    if topic.kommunenummer is None:
+        raise UnknownSchemaError("emnet har ikke noe som kvittering leser")
+    certificates = signers.get(topic.kommunenummer, ())
+    if topic.kind == "kvittering":
+        return read_ledd(record.value, kommunenummer=topic.kommunenummer, certificates=certificates)
+    return read_hendelse(record.value, kommunenummer=topic.kommunenummer, certificates=certificates, keys=keys).sak
+
+
+def digisos_id_of(fact: Fact) -> DigisosId:
+    """Return which søknad the fact is about."""
+    return fact.claims.digisos_id if isinstance(fact, Ledd) else fact.digisos_id
+
+
+def key_of(record: Incoming) -> DigisosId | None:
+    """Return the record's key as a søknad's id; None when it is not one."""
+    try:
+        return DigisosId(record.key.decode("ascii"))
+    except (InvalidNameError, UnicodeDecodeError):
+        return None
