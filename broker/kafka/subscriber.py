@@ -19,7 +19,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from broker.kafka.errors import mapped
 from broker.kafka.login import check_login
 from broker.record import Incoming, TopicPartition
-from schemas.errors import BrokerUnavailableError, PartitionLostError
+from schemas.errors import BrokerUnavailableError, ConfigurationError, PartitionLostError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -162,6 +162,7 @@ class KafkaTail:
     Args:
         settings: Where, and as whom.
         topics: What to read, all partitions; all must exist.
+        offsets: Where to read on, for a reader that keeps what it has read; partitions that are not named start at the beginning.
         client_id: Shown in the broker's log and metrics.
 
     Attributes:
@@ -169,9 +170,17 @@ class KafkaTail:
             so that a single reader has then dealt with it.
     """
 
-    def __init__(self, settings: KafkaSettings, topics: Iterable[str], *, client_id: str = "meldingsformidler") -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Iterable[str],
+        *,
+        offsets: Mapping[TopicPartition, int] | None = None,
+        client_id: str = "meldingsformidler",
+    ) -> None:
         self._settings = settings
         self._topics = tuple(topics)
+        self._offsets = offsets or {}
         self._stopped = False
         self._ends: dict[AioPartition, int] = {}
         self.caught_up = asyncio.Event()
@@ -200,11 +209,13 @@ class KafkaTail:
         Raises:
             BrokerUnavailableError: Nobody answers, or a topic is not there (yet).
             AccessDeniedError: Credentials are refused, or a right is missing.
+            ConfigurationError: A topic ends before its offset: it was deleted and made again, and what we keep is of another one.
         """
         await _start(self._consumer, self._settings)
         try:
             with mapped():
                 self._ends = await self._consumer.end_offsets(self._consumer.assignment())
+                self._seek()
         except BaseException:
             await self.stop()
             raise
@@ -229,6 +240,16 @@ class KafkaTail:
             batch = tuple(_incoming(one) for records in found.values() for one in records)
             if batch:
                 yield batch
+
+    def _seek(self) -> None:
+        for partition, end in self._ends.items():
+            offset = self._offsets.get(TopicPartition(*partition))
+            if offset is not None and offset > end:
+                raise ConfigurationError(
+                    f"{partition.topic} slutter på {end}, men er lest til {offset}: er emnet laget på nytt?"
+                )
+            if offset is not None:
+                self._consumer.seek(partition, offset)
 
     async def _note_progress(self) -> None:
         if self.caught_up.is_set():
