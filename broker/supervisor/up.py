@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -19,7 +20,7 @@ from broker.supervisor.spec import ProcessSpec, find_processes
 from schemas.errors import BrokerUnavailableError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from broker.supervisor.layout import Layout
 
@@ -61,6 +62,24 @@ class Running:
         self.children[spec.name] = child
         self._watchers[spec.name] = self._tasks.create_task(child.run())
         await self._wait_until_ready(spec.name)
+
+    async def start_in_order(self, specs: Iterable[ProcessSpec]) -> None:
+        """Start processes, those of one order side by side, and each order when the one before is ready."""
+        for _, group in groupby(specs, key=lambda spec: spec.order):
+            async with asyncio.TaskGroup() as starting:
+                for spec in group:
+                    starting.create_task(self.start(spec))
+
+    async def start_named(self, name: str) -> None:
+        """Start a process of this set-up that was left out so far.
+
+        Raises:
+            ConfigurationError: There is none of that name, or it cannot start.
+        """
+        for spec in find_processes(self.layout):
+            if spec.name == name:
+                return await self.start(spec)
+        raise ConfigurationError(f"oppsettet har ingen prosess {name}")
 
     async def stop(self, name: str) -> None:
         """Stop one process; it may have been stopped before."""
@@ -114,9 +133,7 @@ async def running(
         async with asyncio.TaskGroup() as tasks:
             up = Running(layout, kafka, tasks, report)
             try:
-                for spec in specs:
-                    if spec.name not in leave_out:
-                        await up.start(spec)
+                await up.start_in_order(spec for spec in specs if spec.name not in leave_out)
                 yield up
             finally:
                 report("stopper")

@@ -135,23 +135,12 @@ def plan_day(seed: int, count: int, kommuner: tuple[Kommunenummer, ...], now: da
         LATE_CONNECTOR: ConnectorSetup(leverandor=LATE_CONNECTOR, type="http", kommuner=(tampered,)),
     }
     roles = [Role.ENDRES, Role.NEDE, Role.AVVISES, Role.DOBBEL] + [Role.VANLIG] * (count - 4)
+    places = {Role.ENDRES: tampered, Role.NEDE: down, Role.AVVISES: talks[0], Role.DOBBEL: kommuner[0]}
     soknader = tuple(
-        _soknad(rng, index, role, _place(index, role, kommuner, down, tampered, talks), now)
+        _soknad(rng, index, role, places.get(role, kommuner[index % len(kommuner)]), now)
         for index, role in enumerate(roles)
     )
     return Day(connectors, down, tampered, soknader)
-
-
-def _place(
-    index: int,
-    role: Role,
-    kommuner: tuple[Kommunenummer, ...],
-    down: Kommunenummer,
-    tampered: Kommunenummer,
-    talks: tuple[Kommunenummer, ...],
-) -> Kommunenummer:
-    fixed = {Role.ENDRES: tampered, Role.NEDE: down, Role.AVVISES: talks[0], Role.DOBBEL: kommuner[0]}
-    return fixed.get(role, kommuner[index % len(kommuner)])
 
 
 def _soknad(rng: Random, index: int, role: Role, kommunenummer: Kommunenummer, now: datetime) -> PlannedSoknad:

@@ -1,0 +1,138 @@
+"""The day, step by step, from outside: what the portal, the attacker and the fagsystem's operators do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from broker.clock import system_clock
+from broker.supervisor.up import Running
+from producers.demo.attacker import tamper
+from producers.demo.fagsystem import Fagsystem
+from producers.demo.journey import Journey
+from producers.demo.plan import LATE_CONNECTOR, Day, Role
+from producers.demo.portal import Portal
+from schemas.errors import MeldingsformidlerError
+from schemas.records import SoknadRecord
+
+AT_ONCE: Final = 4
+END_WITHIN_S: Final = 120.0
+
+
+class DayFailedError(MeldingsformidlerError):
+    """The day did not come to its end in time; says which søknader are where."""
+
+    code = "demo.ikke-ferdig"
+
+
+class DayPlay:
+    """Plays one day.
+
+    Args:
+        day: The plan.
+        journeys: One for each søknad of the plan, in its order; kept up to date while the day goes.
+        up: The set-up that is played against.
+        portal: The citizens' side.
+        fagsystem: The simulated fagsystemer's controls.
+        step: Told what is being done.
+    """
+
+    def __init__(
+        self,
+        day: Day,
+        journeys: list[Journey],
+        *,
+        up: Running,
+        portal: Portal,
+        fagsystem: Fagsystem,
+        step: Callable[[str], None],
+    ) -> None:
+        self._day = day
+        self._journeys = journeys
+        self._up = up
+        self._portal = portal
+        self._fagsystem = fagsystem
+        self._step = step
+        self.tampered: SoknadRecord | None = None
+        self.seen_while_down: list[str] = []
+
+    async def run(self) -> None:
+        """Play the day to its end.
+
+        Raises:
+            DayFailedError: Two minutes after the last submission, some søknad had not ended.
+        """
+        async with asyncio.TaskGroup() as followers:
+            await self._fagsystem.take_down(self._day.down)
+            for journey in self._of(Role.AVVISES):
+                await self._fagsystem.refuse(journey.planned.ref)
+            await self._tamper_on_the_way(followers)
+            self._step("sender søknader")
+            await self._send_all([j for j in self._journeys if j.planned.role is not Role.ENDRES], followers)
+            await self._send_again()
+            self._step("venter på kommunene; fagsystemet i én kommune er nede")
+            waiting = [j for j in self._journeys if j.planned.kommunenummer == self._day.down]
+            await self._until_ended(j for j in self._journeys if j not in waiting)
+            self.seen_while_down = [journey.status for journey in waiting]
+            self._step("fagsystemet kommer opp igjen")
+            await self._fagsystem.bring_up(self._day.down)
+            await self._until_ended(waiting)
+
+    def _of(self, role: Role) -> list[Journey]:
+        return [journey for journey in self._journeys if journey.planned.role is role]
+
+    async def _tamper_on_the_way(self, followers: asyncio.TaskGroup) -> None:
+        """Send one søknad while nobody reads its topic, change it there, and then let the connector begin."""
+        self._step("sender én søknad og endrer den underveis")
+        await self._send_all(self._of(Role.ENDRES), followers)
+        self.tampered = await tamper(self._up.kafka, self._day.tampered)
+        await self._up.start_named(f"konnektor-{LATE_CONNECTOR}")
+
+    async def _send_all(self, journeys: Iterable[Journey], followers: asyncio.TaskGroup) -> None:
+        gate = asyncio.Semaphore(AT_ONCE)
+        certificate = await self._portal.public_key(self._journeys[0].planned.person)
+
+        async def send(journey: Journey) -> None:
+            async with gate:
+                journey.sent_at = system_clock()
+                journey.digisos_id = (await self._portal.send(journey.planned, certificate)).digisos_id
+            followers.create_task(self._follow(journey))
+
+        async with asyncio.TaskGroup() as senders:
+            for journey in journeys:
+                senders.create_task(send(journey))
+
+    async def _send_again(self) -> None:
+        for journey in self._of(Role.DOBBEL):
+            certificate = await self._portal.public_key(journey.planned.person)
+            answer = await self._portal.send(journey.planned, certificate)
+            journey.repeated = answer.digisos_id if answer.duplicate else None
+
+    async def _follow(self, journey: Journey) -> None:
+        if journey.digisos_id is None:
+            raise RuntimeError("followed before it was sent")
+        async for view in self._portal.follow(journey.digisos_id, journey.planned.person):
+            journey.view = view
+            if journey.ended:
+                return
+
+    async def _until_ended(self, journeys: Iterable[Journey]) -> None:
+        wanted = list(journeys)
+
+        async def all_ended() -> bool:
+            return all(journey.ended for journey in wanted)
+
+        if not await poll(all_ended, END_WITHIN_S):
+            behind = ", ".join(f"{j.planned.ref}: {j.status or 'ukjent'}" for j in wanted if not j.ended)
+            raise DayFailedError(f"ikke ferdig etter {END_WITHIN_S:.0f} s: {behind}")
+
+
+async def poll(condition: Callable[[], Awaitable[bool]], within_s: float, *, every_s: float = 0.02) -> bool:
+    """Return whether ``condition`` came true in time."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not await condition():
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(every_s)
+    return True

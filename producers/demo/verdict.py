@@ -1,0 +1,213 @@
+"""The verdict: every line is checked against what lies on disk, on topics and behind the APIs, never against what we meant."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.kafka.settings import KafkaSettings
+from broker.kafka.subscriber import read_from_start
+from broker.record import Incoming
+from broker.routing import dead_letter_topic, soknad_topic
+from broker.supervisor.layout import Layout
+from producers.demo.fagsystem import Fagsystem
+from producers.demo.journey import DONE, Journey
+from producers.demo.plan import Day, Role
+from producers.demo.portal import Portal
+from producers.demo.scan import Scan, patterns_of, scan
+from schemas.codec import decode
+from schemas.errors import UnsealError
+from schemas.names import Kommunenummer
+from schemas.records import DeadLetterRecord, SoknadRecord
+
+SENT = "SENDT"
+_SCANNED = ("kafka", "data", "dokumentlager", "logg")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict.
+
+    Attributes:
+        claim: What should hold.
+        holds: Whether it does.
+        seen: What was seen, in a few words without personal data.
+    """
+
+    claim: str
+    holds: bool
+    seen: str
+
+
+async def judge(
+    day: Day,
+    journeys: Sequence[Journey],
+    *,
+    layout: Layout,
+    kafka: KafkaSettings,
+    portal: Portal,
+    fagsystem: Fagsystem,
+    seen_while_down: Sequence[str],
+) -> list[Check]:
+    """Return the verdict on a day that has ended."""
+    records = await read_all(kafka, [soknad_topic(number) for number in _kommuner(day)])
+    letters = await read_all(kafka, [dead_letter_topic(number) for number in _kommuner(day)])
+    found = await asyncio.to_thread(
+        scan, [layout.folder / name for name in _SCANNED], patterns_of(journey.planned for journey in journeys)
+    )
+    return [
+        check_statuses(journeys),
+        check_files(journeys, {j.planned.ref: fagsystem.received(j) for j in journeys}),
+        check_duplicate(journeys),
+        check_down(seen_while_down, journeys, day),
+        check_refused(journeys),
+        check_dead_letters(journeys, [decode(DeadLetterRecord, record.value) for record in letters]),
+        check_records(journeys, records),
+        await check_kvitteringer(journeys, portal),
+        await check_strangers(journeys, portal),
+        check_scan(found),
+    ]
+
+
+def check_statuses(journeys: Sequence[Journey]) -> Check:
+    """Every citizen sees what is true: done, or still sent where the kommune does not have it."""
+    wanted = {Role.AVVISES: SENT, Role.ENDRES: SENT}
+    wrong = [j.planned.ref for j in journeys if j.status != wanted.get(j.planned.role, DONE)]
+    counts = Counter(journey.status for journey in journeys)
+    seen = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return Check("hver søknad har den statusen som er sann", not wrong, seen + _listed(wrong))
+
+
+def check_files(journeys: Sequence[Journey], received: Mapping[str, Sequence[Mapping[str, str]]]) -> Check:
+    """Each file at the fagsystem is the file that was sent, once; and nothing came where nothing should."""
+    wrong: list[str] = []
+    files = 0
+    for journey in journeys:
+        expected = [] if journey.planned.role in {Role.AVVISES, Role.ENDRES} else [journey.planned.files()]
+        actual = [dict(delivery) for delivery in received[journey.planned.ref]]
+        files += sum(map(len, actual))
+        if actual != expected:
+            wrong.append(journey.planned.ref)
+    seen = f"{files} filer hos fagsystemene, sammenlignet på SHA-256"
+    return Check("hver fil hos fagsystemet er lik den som ble sendt, én gang", not wrong, seen + _listed(wrong))
+
+
+def check_duplicate(journeys: Sequence[Journey]) -> Check:
+    """The same reference again is the same søknad."""
+    doubled = [journey for journey in journeys if journey.planned.role is Role.DOBBEL]
+    holds = bool(doubled) and all(j.repeated is not None and j.repeated == j.digisos_id for j in doubled)
+    return Check("sendt to ganger er fortsatt én søknad", holds, f"{len(doubled)} sendt igjen, samme DigisosId tilbake")
+
+
+def check_down(seen_while_down: Sequence[str], journeys: Sequence[Journey], day: Day) -> Check:
+    """A fagsystem that is down loses nothing, and nobody is told that it has what it does not have."""
+    refused = {Role.AVVISES, Role.ENDRES}
+    late = [j for j in journeys if j.planned.kommunenummer == day.down and j.planned.role not in refused]
+    holds = bool(late) and set(seen_while_down) == {SENT} and all(journey.status == DONE for journey in late)
+    return Check(
+        "et fagsystem som er nede taper ingenting",
+        holds,
+        f"{len(late)} søknader sto som {', '.join(sorted(set(seen_while_down))) or '?'} og kom så fram",
+    )
+
+
+def check_refused(journeys: Sequence[Journey]) -> Check:
+    """A no from the fagsystem reaches the operators as a code and is not shown as received."""
+    refused = [journey for journey in journeys if journey.planned.role is Role.AVVISES]
+    holds = bool(refused) and all("AVVIST" in _answers(j) and "MOTTATT" not in _answers(j) for j in refused)
+    codes = sorted({code for journey in refused for code in journey.codes})
+    return Check("en avvist søknad står ikke som mottatt", holds, f"{len(refused)} avvist: {', '.join(codes)}")
+
+
+def check_dead_letters(journeys: Sequence[Journey], letters: Sequence[DeadLetterRecord]) -> Check:
+    """What was tampered with is the only dead letter, for the one reason that may be given."""
+    tampered = {str(journey.digisos_id) for journey in journeys if journey.planned.role is Role.ENDRES}
+    seen = [(str(letter.digisos_id), letter.kode) for letter in letters]
+    holds = bool(tampered) and sorted(seen) == sorted((digisos_id, UnsealError.code) for digisos_id in tampered)
+    codes = ", ".join(letter.kode for letter in letters) or "ingen"
+    return Check("en melding som er endret underveis blir et dødt brev", holds, f"{len(letters)} dødt brev: {codes}")
+
+
+def check_records(journeys: Sequence[Journey], records: Sequence[Incoming]) -> Check:
+    """Each søknad lies once on its own kommune's topic."""
+    actual = Counter((record.topic, str(decode(SoknadRecord, record.value).digisos_id)) for record in records)
+    wanted = Counter((soknad_topic(j.planned.kommunenummer), str(j.digisos_id)) for j in journeys)
+    return Check(
+        "hver søknad ligger én gang på sin kommunes topic", actual == wanted, f"{sum(actual.values())} meldinger"
+    )
+
+
+async def check_kvitteringer(journeys: Sequence[Journey], portal: Portal) -> Check:
+    """Every kvittering verifies offline, by the command that a stranger would use."""
+    verified, wrong = 0, []
+    with tempfile.TemporaryDirectory() as folder:
+        paths: dict[str, Path] = {}
+        for journey in journeys:
+            if journey.digisos_id is None:
+                raise RuntimeError("judged before it was sent")
+            bundle = await portal.bundle(journey.digisos_id, journey.planned.person)
+            verified += len(bundle["kvitteringer"])
+            paths[journey.planned.ref] = Path(folder, f"{journey.planned.ref}.json")
+            paths[journey.planned.ref].write_text(json.dumps(bundle))
+        wrong = await _verify(list(paths.values()))
+    holds = not wrong and verified >= len(journeys)
+    return Check("alle kvitteringer er signert og henger sammen", holds, f"{verified} kvitteringer" + _listed(wrong))
+
+
+async def _verify(paths: Sequence[Path]) -> list[str]:
+    """Return what ``formidler kvittering verify`` complains about; empty when all hold."""
+    command = [sys.executable, "-m", "broker.cli", "kvittering", "verify", *map(str, paths), "--json"]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, complaint = await process.communicate()
+    return [] if process.returncode == 0 else [complaint.decode(errors="replace").strip()[:200] or "verify sa nei"]
+
+
+async def check_strangers(journeys: Sequence[Journey], portal: Portal) -> Check:
+    """No citizen sees another's søknad."""
+    answers: Counter[int] = Counter()
+    for journey, other in zip(journeys, [*journeys[1:], journeys[0]], strict=True):
+        if journey.digisos_id is not None:
+            answers[await portal.status_code(journey.digisos_id, other.planned.person)] += 1
+    seen = ", ".join(f"{count} × HTTP {status}" for status, count in answers.items())
+    return Check("ingen ser en annens søknad", set(answers) == {403}, seen)
+
+
+def check_scan(found: Scan) -> Check:
+    """No plaintext, name or fødselsnummer in topics, databases, packages or logs."""
+    seen = f"{found.files} filer, {found.size / 1e6:.0f} MB, {found.patterns} mønstre"
+    return Check("ingen klartekst og ikke noe fødselsnummer noe sted", not found.hits, seen + _listed(found.hits[:5]))
+
+
+async def read_all(kafka: KafkaSettings, topics: Sequence[str]) -> list[Incoming]:
+    """Return every record on ``topics`` now."""
+    records: list[Incoming] = []
+    async with read_from_start(kafka, topics) as tail:
+
+        async def collect() -> None:
+            async for batch in tail:
+                records.extend(batch)
+
+        reading = asyncio.create_task(collect())
+        await tail.caught_up.wait()
+        reading.cancel()
+    return records
+
+
+def _kommuner(day: Day) -> list[Kommunenummer]:
+    return sorted(number for connector in day.connectors.values() for number in connector.kommuner)
+
+
+def _answers(journey: Journey) -> list[str]:
+    return [str(line["verdi"]) for line in journey.history if line["type"] == "kvittering"]
+
+
+def _listed(wrong: Sequence[str]) -> str:
+    return f"; ikke: {', '.join(wrong)}" if wrong else ""
