@@ -33,6 +33,7 @@ from broker.delivery_messages import (
     DeadLetter,
     DeadLettered,
     Deliver,
+    Draining,
     Due,
     Event,
     FagsystemDown,
@@ -131,12 +132,13 @@ class Delivery:
         self._breaker: _Breaker | None = None
         self._sequence = 0
         self._generation = 0
+        self._draining = False
 
     @property
     def next_due(self) -> datetime | None:
         """When ``Due`` should be fed; None when nothing waits for time."""
         moments = [self._sleeping[0][0]] if self._sleeping else []
-        if self._breaker is not None and self._breaker.probe is None and self._ready:
+        if self._breaker is not None and self._breaker.probe is None and self._ready and not self._draining:
             moments.append(self._breaker.until)
         return min(moments, default=None)
 
@@ -158,6 +160,9 @@ class Delivery:
             now: When, as aware UTC.
         """
         match event:
+            case Draining():
+                self._draining = True
+                commands = []
             case Assigned(partitions):
                 commands = self._assign(partitions)
             case Revoked(partitions):
@@ -175,6 +180,7 @@ class Delivery:
     # Partitions and records come and go.
 
     def _assign(self, partitions: frozenset[int]) -> list[Command]:
+        self._draining = False
         for partition in sorted(partitions - self._partitions.keys()):
             self._generation += 1
             self._partitions[partition] = _Partition(self._generation)
@@ -335,7 +341,7 @@ class Delivery:
 
     def _start(self, now: datetime) -> list[Command]:
         commands: list[Command] = []
-        while self._ready and self._running < self._limits.running and self._may_start(now):
+        while self._ready and not self._draining and self._running < self._limits.running and self._may_start(now):
             entry = heapq.heappop(self._ready)[2]
             if self._breaker is not None:
                 self._breaker.probe = entry

@@ -113,7 +113,12 @@ class Due:
     """Time has passed: ``next_due`` is reached."""
 
 
-Event = Assigned | Revoked | Received | Handled | Failed | DeadLettered | KvitteringPublished | Due
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Start no more deliveries until partitions are assigned; let those that are out end."""
+
+
+Event = Draining | Assigned | Revoked | Received | Handled | Failed | DeadLettered | KvitteringPublished | Due
 
 
 # Commands: what to do now, in order.

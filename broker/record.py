@@ -26,6 +26,8 @@ Headers = tuple[tuple[str, bytes], ...]
 
 KODE_HEADER: Final = "fiks_kode"
 FORSOK_HEADER: Final = "fiks_forsok"
+GJENKJORINGER_HEADER: Final = "fiks_gjenkjoringer"
+"""On a record that an operator has sent again from a dead letter: how many times by now, as decimal text."""
 TRACEPARENT: Final = "traceparent"
 
 _TRACEPARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})", re.ASCII)

@@ -1,0 +1,314 @@
+"""The connector's memory: every kvittering that it has issued, which keys are dead, and how far topics were read.
+
+It makes a repeat answerable with the *original* kvittering, byte for byte, and a chain continue where it ended.
+
+Rules:
+
+1. A kvittering is here, on disk, before it is published.
+2. One chain for each søknad, in the order of ``nr``; two writers cannot make a fork, since reading the head and adding to it is
+   one transaction.
+3. What is lost with the disk is rebuilt from the kvittering topic (``consumers.rebuild``) before anything is delivered.
+4. A dead letter's kvittering has grad INGEN, a fagsystem's rejection has not: this is how a rebuild tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from broker.sqlite import Database
+from schemas.kvittering import AVVIST, GRAD_INGEN, LEVERT, KvitteringClaims
+from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from broker.record import TopicPartition
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE kvittering (
+        kvittering_id TEXT PRIMARY KEY,
+        kommunenummer TEXT NOT NULL,
+        digisos_id TEXT NOT NULL,
+        nr INTEGER NOT NULL,
+        melding_id TEXT,
+        sha256 TEXT NOT NULL,
+        status TEXT NOT NULL,
+        grad TEXT NOT NULL,
+        jws TEXT NOT NULL,
+        published INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (kommunenummer, digisos_id, nr)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX kvittering_melding ON kvittering (melding_id);
+    CREATE INDEX kvittering_unpublished ON kvittering (kommunenummer) WHERE published = 0;
+    CREATE TABLE dead_key (
+        kommunenummer TEXT NOT NULL,
+        record_key TEXT NOT NULL,
+        PRIMARY KEY (kommunenummer, record_key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE sak (
+        kommunenummer TEXT NOT NULL,
+        digisos_id TEXT NOT NULL,
+        PRIMARY KEY (kommunenummer, digisos_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE position (
+        topic TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        next INTEGER NOT NULL,
+        PRIMARY KEY (topic, partition)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE state (
+        kommunenummer TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (kommunenummer, name)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+_COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A kvittering as it was signed. Its ``jws`` never changes."""
+
+    kvittering_id: Uuid
+    kommunenummer: Kommunenummer
+    digisos_id: DigisosId
+    nr: int
+    melding_id: MeldingId | None
+    sha256: Sha256
+    status: str
+    grad: str
+    jws: str
+
+    @classmethod
+    def of(cls, claims: KvitteringClaims, jws: str) -> Self:
+        """Return the kvittering with these claims."""
+        return cls(
+            claims.kvittering_id,
+            claims.kommunenummer,
+            claims.digisos_id,
+            claims.nr,
+            claims.melding_id,
+            claims.sha256,
+            claims.status,
+            claims.grad,
+            jws,
+        )
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """Whether it says that we gave up, and not that the fagsystem answered."""
+        return self.status == AVVIST and self.grad == GRAD_INGEN
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the fagsystem has said its last word about the melding."""
+        return self.status != LEVERT and not self.is_dead_letter
+
+    def row(self) -> tuple[str | int | None, ...]:
+        """Return the values of the columns."""
+        return (
+            self.kvittering_id,
+            self.kommunenummer,
+            self.digisos_id,
+            self.nr,
+            self.melding_id,
+            self.sha256,
+            self.status,
+            self.grad,
+            self.jws,
+        )
+
+
+Sign = Callable[[int, Sha256 | None], tuple[KvitteringClaims, str]]
+"""Makes a kvittering from its number in the chain and the digest of the former one."""
+
+
+class DedupStore:
+    """The local store. Use as an asynchronous context manager, or call ``open`` and ``close``.
+
+    Args:
+        path: Its file; one connector process owns it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, MIGRATIONS)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Open the file; see ``Database.open``."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._database.close()
+
+    async def of_melding(self, melding_id: MeldingId) -> tuple[Issued, ...]:
+        """Return the melding's kvitteringer, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM kvittering WHERE melding_id = ? ORDER BY nr"  # noqa: S608 - a constant
+        return await self._database.read(lambda db: _issued(db.execute(query, (melding_id,))))
+
+    async def of_unreadable(self, digisos_id: DigisosId, sha256: Sha256) -> tuple[Issued, ...]:
+        """Return the kvitteringer of a record that could not be read, oldest first."""
+        query = (
+            f"SELECT {_COLUMNS} FROM kvittering"  # noqa: S608 - a constant
+            " WHERE digisos_id = ? AND sha256 = ? AND melding_id IS NULL ORDER BY nr"
+        )
+        return await self._database.read(lambda db: _issued(db.execute(query, (digisos_id, sha256))))
+
+    async def unpublished(self, kommunenummer: Kommunenummer) -> tuple[Issued, ...]:
+        """Return what is not known to be on its topic, in the order in which it was issued."""
+        query = (
+            f"SELECT {_COLUMNS} FROM kvittering"  # noqa: S608 - a constant
+            " WHERE kommunenummer = ? AND published = 0 ORDER BY digisos_id, nr"
+        )
+        return await self._database.read(lambda db: _issued(db.execute(query, (kommunenummer,))))
+
+    async def issue(
+        self, kommunenummer: Kommunenummer, digisos_id: DigisosId, sign: Sign, *, dead_key: str | None = None
+    ) -> Issued:
+        """Add a kvittering to the søknad's chain; durable when this returns.
+
+        Args:
+            kommunenummer: The kommune.
+            digisos_id: The søknad.
+            sign: Called once, in the store's own thread, with the chain's next number and its head's digest.
+            dead_key: A key that dies with this kvittering, in the same transaction.
+
+        Raises:
+            StoreError: Nothing was issued.
+        """
+
+        def add(db: sqlite3.Connection) -> Issued:
+            head = db.execute(
+                "SELECT nr, jws FROM kvittering WHERE kommunenummer = ? AND digisos_id = ? ORDER BY nr DESC LIMIT 1",
+                (kommunenummer, digisos_id),
+            ).fetchone()
+            nr, former = (1, None) if head is None else (head["nr"] + 1, Sha256.of(head["jws"].encode("ascii")))
+            issued = Issued.of(*sign(nr, former))
+            db.execute(f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", issued.row())  # noqa: S608
+            if dead_key is not None:
+                db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, dead_key))
+            return issued
+
+        return await self._database.write(add)
+
+    async def take_over(self, kvitteringer: Sequence[Issued], reached: TopicPartition, next_offset: int) -> None:
+        """Take over kvitteringer that were found on the topic, up to this place; known ones are left as they are."""
+
+        def add(db: sqlite3.Connection) -> None:
+            db.executemany(
+                f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)",  # noqa: S608
+                [each.row() for each in kvitteringer],
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO dead_key VALUES (?, ?)",
+                [(each.kommunenummer, each.digisos_id) for each in kvitteringer if each.is_dead_letter],
+            )
+            db.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", (*reached, next_offset))
+
+        await self._database.write(add)
+
+    async def mark_published(self, kvitteringer: Iterable[Uuid]) -> None:
+        """Note that these are on their topic."""
+        ids = [(each,) for each in kvitteringer]
+        await self._database.write(
+            lambda db: db.executemany("UPDATE kvittering SET published = 1 WHERE kvittering_id = ?", ids)
+        )
+
+    async def position(self, topic: str, partition: int) -> int:
+        """Return the offset up to which the topic was taken over; 0 before the first time."""
+        query = "SELECT next FROM position WHERE topic = ? AND partition = ?"
+        row = await self._database.read(lambda db: db.execute(query, (topic, partition)).fetchone())
+        return 0 if row is None else int(row["next"])
+
+    async def dead_keys(self, kommunenummer: Kommunenummer) -> frozenset[str]:
+        """Return the keys with a dead letter that nobody has redriven."""
+        query = "SELECT record_key FROM dead_key WHERE kommunenummer = ?"
+        return await self._database.read(
+            lambda db: frozenset(str(row["record_key"]) for row in db.execute(query, (kommunenummer,)))
+        )
+
+    async def add_dead_key(self, kommunenummer: Kommunenummer, key: str) -> None:
+        """Note that a key is dead, when there is no kvittering to go with it."""
+        await self._database.write(
+            lambda db: db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, key))
+        )
+
+    async def revive(self, kommunenummer: Kommunenummer, key: str) -> None:
+        """Forget that a key is dead."""
+        await self._database.write(
+            lambda db: db.execute(
+                "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?", (kommunenummer, key)
+            )
+        )
+
+    async def has_case(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:
+        """Return whether a case update was published before."""
+        query = "SELECT 1 FROM sak WHERE kommunenummer = ? AND digisos_id = ?"
+        return await self._database.read(
+            lambda db: db.execute(query, (kommunenummer, digisos_id)).fetchone() is not None
+        )
+
+    async def add_case(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> None:
+        """Note that a case update was published."""
+        await self._database.write(
+            lambda db: db.execute("INSERT OR IGNORE INTO sak VALUES (?, ?)", (kommunenummer, digisos_id))
+        )
+
+    def state(self, kommunenummer: Kommunenummer) -> StoredState:
+        """Return the connector's own texts for this kommune."""
+        return StoredState(self._database, kommunenummer)
+
+
+class StoredState:
+    """``ConnectorState`` in the local store."""
+
+    def __init__(self, database: Database, kommunenummer: Kommunenummer) -> None:
+        self._database = database
+        self._kommunenummer = kommunenummer
+
+    async def get(self, name: str) -> str | None:
+        """Return what was put under ``name``, or None."""
+        query = "SELECT value FROM state WHERE kommunenummer = ? AND name = ?"
+        row = await self._database.read(lambda db: db.execute(query, (self._kommunenummer, name)).fetchone())
+        return None if row is None else str(row["value"])
+
+    async def put(self, name: str, value: str) -> None:
+        """Keep ``value``; durable when it returns."""
+        await self._database.write(
+            lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (self._kommunenummer, name, value))
+        )
+
+
+def _issued(rows: Iterable[sqlite3.Row]) -> tuple[Issued, ...]:
+    return tuple(
+        Issued(
+            Uuid(row["kvittering_id"]),
+            Kommunenummer(row["kommunenummer"]),
+            DigisosId(row["digisos_id"]),
+            int(row["nr"]),
+            MeldingId(row["melding_id"]) if row["melding_id"] is not None else None,
+            Sha256(row["sha256"]),
+            str(row["status"]),
+            str(row["grad"]),
+            str(row["jws"]),
+        )
+        for row in rows
+    )

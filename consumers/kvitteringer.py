@@ -1,0 +1,217 @@
+"""Issuing kvitteringer: claims, signature, chain, and publishing in the chain's order.
+
+Rules:
+
+1. Stored before published (``consumers.dedup``), and the same bytes every time it is published.
+2. One søknad's kvitteringer are published in the order of their ``nr``: whoever publishes one publishes what is left before it.
+3. A repeat of something answered gets the melding's own kvitteringer again, all of them, oldest first; no new one is issued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from bisect import insort
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from broker.record import Outgoing, cloud_event_headers
+from broker.routing import kvittering_topic
+from consumers.dedup import Issued
+from crypto import sign_jws, verify_jws
+from schemas.codec import encode
+from schemas.kvittering import KvitteringClaims
+from schemas.names import Uuid
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from broker.clock import Clock
+    from broker.ports import Publisher
+    from consumers.dedup import DedupStore
+    from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
+
+EVENT: Final = "no.fiks.kvittering.v1"
+MAX_UNMARKED: Final = 200
+"""How many publications may be unknown to the store; after a crash these are published once more."""
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Who signs.
+
+    Attributes:
+        name: The connector's id, ``utsteder`` in every kvittering.
+        certificate: P-256.
+        key: Its private key.
+        former: Certificates that this connector signed with before; what they signed is taken over in a rebuild.
+    """
+
+    name: str
+    certificate: x509.Certificate
+    key: EllipticCurvePrivateKey
+    former: tuple[x509.Certificate, ...] = ()
+
+    def verify(self, jws: str) -> Issued | None:
+        """Return the kvittering if this connector issued it, None if somebody else did.
+
+        Raises:
+            SignatureError: It is not signed by us.
+            DecodeError: It is signed by us, and unreadable all the same.
+        """
+        payload, _ = verify_jws(jws, (self.certificate, *self.former))
+        claims = KvitteringClaims.from_json(payload)
+        return Issued.of(claims, jws) if claims.utsteder == self.name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a kvittering shall say; see ``KvitteringClaims``."""
+
+    digisos_id: DigisosId
+    melding_id: MeldingId | None
+    sha256: Sha256
+    status: str
+    grad: str
+    kode: str | None = None
+
+
+class Kvitteringer:
+    """Issues and publishes one kommune's kvitteringer.
+
+    Args:
+        kommunenummer: The kommune.
+        issuer: Who signs.
+        store: The local store.
+        publisher: Where they go.
+        clock: What the time is.
+    """
+
+    def __init__(
+        self, kommunenummer: Kommunenummer, *, issuer: Issuer, store: DedupStore, publisher: Publisher, clock: Clock
+    ) -> None:
+        self._kommunenummer = kommunenummer
+        self._issuer = issuer
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+        self._chains: dict[DigisosId, _Chain] = {}
+        self._unmarked: set[Uuid] = set()
+
+    async def load(self) -> None:
+        """Learn from the store what a former process issued and may not have published."""
+        for issued in await self._store.unpublished(self._kommunenummer):
+            if issued.kvittering_id not in self._unmarked:
+                self._chain(issued.digisos_id).add(issued)
+
+    async def issue(self, answer: Answer, *, dead_key: str | None = None) -> Issued:
+        """Sign and store a kvittering; ``publish`` it next.
+
+        Raises:
+            StoreError: Nothing was issued.
+        """
+
+        def sign(nr: int, forrige: Sha256 | None) -> tuple[KvitteringClaims, str]:
+            claims = KvitteringClaims(
+                kvittering_id=Uuid.new(),
+                digisos_id=answer.digisos_id,
+                melding_id=answer.melding_id,
+                kommunenummer=self._kommunenummer,
+                utsteder=self._issuer.name,
+                status=answer.status,
+                grad=answer.grad,
+                kode=answer.kode,
+                sha256=answer.sha256,
+                tidspunkt=self._clock(),
+                nr=nr,
+                forrige=forrige,
+            )
+            return claims, sign_jws(claims.to_json(), self._issuer.key, self._issuer.certificate)
+
+        issued = await self._store.issue(self._kommunenummer, answer.digisos_id, sign, dead_key=dead_key)
+        self._chain(answer.digisos_id).add(issued)
+        return issued
+
+    async def publish(
+        self, digisos_id: DigisosId, *, again: tuple[Issued, ...] = (), parent: bytes | None = None
+    ) -> None:
+        """Publish what is left of the søknad's chain, in order; durable on its topic when this returns.
+
+        Args:
+            digisos_id: The søknad.
+            again: Kvitteringer to repeat byte for byte, oldest first.
+            parent: ``traceparent`` of what led to it.
+
+        Raises:
+            TransportError: Not known to be published. Call again.
+        """
+        chain = self._chain(digisos_id)
+        chain.users += 1
+        try:
+            async with chain.lock:
+                left = {issued.kvittering_id for issued in chain.waiting}
+                for issued in again:
+                    if issued.kvittering_id not in left:
+                        await self._publisher.publish(self._outgoing(issued, parent))
+                while chain.waiting:
+                    await self._publisher.publish(self._outgoing(chain.waiting[0], parent))
+                    self._unmarked.add(chain.waiting.pop(0).kvittering_id)
+        finally:
+            chain.users -= 1
+            if not chain.users and not chain.waiting:
+                self._chains.pop(digisos_id, None)
+        if len(self._unmarked) >= MAX_UNMARKED:
+            await self.mark_published()
+
+    async def publish_left(self) -> None:
+        """Publish all that a former process left behind.
+
+        Raises:
+            TransportError: Not all of it is known to be published.
+        """
+        for digisos_id in list(self._chains):
+            await self.publish(digisos_id)
+
+    async def mark_published(self) -> None:
+        """Tell the store what was published since the last time."""
+        marked = frozenset(self._unmarked)
+        if marked:
+            await self._store.mark_published(marked)
+            self._unmarked -= marked
+
+    def _chain(self, digisos_id: DigisosId) -> _Chain:
+        return self._chains.setdefault(digisos_id, _Chain())
+
+    def _outgoing(self, issued: Issued, parent: bytes | None) -> Outgoing:
+        claims = claims_of(issued.jws)
+        headers = cloud_event_headers(
+            event_id=claims.kvittering_id,
+            event_type=EVENT,
+            source=f"/konnektor/{self._issuer.name}",
+            subject=self._kommunenummer,
+            time=claims.tidspunkt,
+            parent=parent,
+        )
+        key = claims.digisos_id.encode("ascii")
+        return Outgoing(kvittering_topic(self._kommunenummer), key, encode(claims.record(issued.jws)), headers)
+
+
+@dataclass(slots=True)
+class _Chain:
+    """What is left to publish of one søknad's chain, and who is at it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[Issued] = field(default_factory=list[Issued])
+    users: int = 0
+
+    def add(self, issued: Issued) -> None:
+        """Put ``issued`` in its place; one that is there already is left as it is."""
+        if all(each.nr != issued.nr for each in self.waiting):
+            insort(self.waiting, issued, key=lambda each: each.nr)
+
+
+def claims_of(jws: str) -> KvitteringClaims:
+    """Return the claims of a JWS of our own, which the local store kept; the signature is not checked again."""
+    payload = jws.split(".")[1]
+    return KvitteringClaims.from_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
