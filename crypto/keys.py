@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from crypto.certificates import issuer_and_serial, parse_certificates, rsa_key, subject_key_identifier
+from crypto.certificates import MIN_RSA_BITS, issuer_and_serial, parse_certificates, rsa_key, subject_key_identifier
 from schemas.errors import CertificateError, KeyFileError
 
 if TYPE_CHECKING:
@@ -110,6 +110,31 @@ class KeyRing:
     def find(self, name: bytes) -> Sequence[rsa.RSAPrivateKey]:
         """Return the keys for a DER IssuerAndSerialNumber or a subjectKeyIdentifier; none, one or seldom several."""
         return self._by_name.get(name, ())
+
+
+class LoneKey(KeyRing):
+    """A ring of one key whose certificate is not at hand: it is tried on every recipient.
+
+    For tools that one key's owner runs on one envelope. A receiver with several keys uses ``KeyRing``, which knows for each
+    recipient whose it is: with PKCS#1 v1.5 a wrong key now and then seems to fit.
+
+    Args:
+        private_key: RSA, at least 2048 bits.
+
+    Raises:
+        CertificateError: The key is less than 2048 bits.
+    """
+
+    def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
+        super().__init__(())
+        if private_key.key_size < MIN_RSA_BITS:
+            raise CertificateError(f"RSA-nøkkelen har {private_key.key_size} bit, og må ha minst {MIN_RSA_BITS}")
+        self._private_key = private_key
+
+    def find(self, name: bytes) -> Sequence[rsa.RSAPrivateKey]:
+        """Return the key, whatever the recipient is called."""
+        _ = name
+        return (self._private_key,)
 
 
 def load_private_key(path: Path, *, password: bytes | None = None) -> PrivateKey:
