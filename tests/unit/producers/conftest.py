@@ -7,20 +7,31 @@ from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from broker.issuer import LocalIssuer
+from broker.katalog import Katalog
+from broker.sqlite import Database
+from broker.tokens import StaticJwks, TokenVerifier
+from broker.web import Health
 from crypto.authority import Authority
+from crypto.certificates import certificate_pem, nokkel_id
 from crypto.envelope import open_package
 from crypto.keys import KeyRing, Signer
 from crypto.spool import Spool
 from crypto.trust import Trust
+from producers.app import create_app
 from producers.checks import IntakeLimits
 from producers.dokument import Dokument
 from producers.dokumentlager import DiskDokumentlager
 from producers.http_client import multipart_body, parts
 from producers.intake import Accepted, Innsending, Sealing, Submission
+from producers.library import IntakeKeys, Producer
 from producers.multipart import MultipartReader
+from producers.outbox import MIGRATIONS, Outbox, Queued
 from producers.spill import Spill
 from schemas.examples import make_jpeg, make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
 from schemas.names import (
@@ -32,11 +43,24 @@ from schemas.names import (
     Organisasjonsnummer,
     Uuid,
 )
+from schemas.records import KatalogRecord, Sertifikat
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from cryptography import x509
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> Iterator[None]:
+    def drop(*_: object) -> Any:
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[drop])
+    yield
+    structlog.reset_defaults()
+
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KNR = Kommunenummer("0301")
@@ -206,3 +230,108 @@ def intake(keys: Keys, tmp_path: Path) -> Intake:
 @pytest.fixture
 def sending(keys: Keys) -> Sending:
     return make_sending(encrypt_for=keys.mottak)
+
+
+def make_katalog_record(keys: Keys, kommunenummer: str = "0301", **changes: Any) -> KatalogRecord:
+    certificate = Sertifikat(
+        nokkel_id=nokkel_id(keys.kommune),
+        bruk="KRYPTERING",
+        pem=certificate_pem(keys.kommune).decode(),
+        gyldig_fra=keys.kommune.not_valid_before_utc,
+        gyldig_til=keys.kommune.not_valid_after_utc,
+    )
+    values: dict[str, Any] = {
+        "kommunenummer": Kommunenummer(kommunenummer),
+        "navn": "Oslo",
+        "organisasjonsnummer": Organisasjonsnummer("958935420"),
+        "leverandor": "acme",
+        "konnektor": "acme-oslo",
+        "sertifikater": (certificate,),
+        "endret": NOW,
+    }
+    return KatalogRecord(**(values | changes))
+
+
+class World:
+    """The intake as an application, with everything real but Kafka."""
+
+    def __init__(self, keys: Keys, folder: Path, database: Database) -> None:
+        self.keys = keys
+        self.now = NOW
+        self.database = database
+        self.outbox = Outbox(database)
+        self.folder = folder / "dokumentlager"
+        self.dokumentlager = DiskDokumentlager(self.folder)
+        self.katalog = Katalog([make_katalog_record(keys)])
+        self.katalog_problem: str | None = None
+        self.health = Health()
+        self.producer = self.make_producer()
+        key = ec.generate_private_key(ec.SECP256R1())
+        self.issuer = LocalIssuer("https://utsteder.test", "meldingsformidler", key, self.katalog, self.clock)
+        self.tokens = TokenVerifier(
+            "https://utsteder.test", "meldingsformidler", StaticJwks(self.issuer.jwks()), self.clock
+        )
+        self.app = create_app(
+            producer=self.producer,
+            tokens=self.tokens,
+            katalog=self.katalog,
+            certificate=keys.mottak,
+            health=self.health,
+        )
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def make_producer(self, *, limits: IntakeLimits | None = None, clear_files: bool = False) -> Producer:
+        return Producer(
+            katalog=self.katalog,
+            katalog_problem=lambda: self.katalog_problem,
+            outbox=self.outbox,
+            dokumentlager=self.dokumentlager,
+            keys=IntakeKeys(self.keys.signer, self.keys.mottak_keys, EIER_KEY),
+            limits=limits or IntakeLimits(),
+            clear_files=clear_files,
+            clock=self.clock,
+        )
+
+    def http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://mottak.test")
+
+    def token(self, person: str) -> str:
+        return self.issuer.citizen_token(Fodselsnummer(person))
+
+    async def post(
+        self,
+        sending: Sending,
+        *,
+        path: str = "0301/ref-1",
+        token: str | None = None,
+        body: bytes | None = None,
+        **headers: str,
+    ) -> httpx.Response:
+        token = self.token(sending.fodselsnummer) if token is None else token
+        given = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "multipart/form-data; boundary=grense",
+        } | {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.http() as http:
+            return await http.post(
+                f"/digisos/api/v1/soknader/{path}",
+                content=sending.body() if body is None else body,
+                headers={name: value for name, value in given.items() if value},
+            )
+
+    async def queued(self) -> list[Queued]:
+        runs = await self.outbox.waiting(busy=(), held=(), max_runs=1000, max_bytes=2**40)
+        return [queued for run in runs for queued in run]
+
+    def stored_files(self) -> list[Path]:
+        return list(self.folder.iterdir())
+
+
+@pytest.fixture
+async def world(keys: Keys, tmp_path: Path) -> AsyncIterator[World]:
+    async with Database(tmp_path / "producers.sqlite", MIGRATIONS) as database:
+        world = World(keys, tmp_path, database)
+        yield world
+        world.producer.close()

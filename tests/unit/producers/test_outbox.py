@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from schemas.names import NavEksternRefId
+
+
+async def post(world: Any, make_sending: Any, nr: int) -> str:
+    sending = make_sending(seed=nr, encrypt_for=world.keys.mottak)
+    answer = await world.post(sending, path=f"0301/ref-{nr}")
+    return str(answer.json())
+
+
+async def test_messages_come_back_as_they_were_put_in(world: Any, make_sending: Any) -> None:
+    digisos_id = await post(world, make_sending, 1)
+    aksept, soknad = await world.queued()
+    assert aksept.nr < soknad.nr
+    assert soknad.message.queued == world.now
+    assert dict(soknad.message.outgoing.headers)["ce_id"] == soknad.message.melding_id.encode()
+    found = await world.outbox.find(NavEksternRefId("ref-1"))
+    assert found is not None
+    assert found.digisos_id == digisos_id
+
+
+async def test_what_waits_comes_by_digisos_id_in_order_and_within_bounds(world: Any, make_sending: Any) -> None:
+    ids = [await post(world, make_sending, nr) for nr in range(4)]
+
+    async def waiting(**given: Any) -> list[tuple[str, list[str]]]:
+        bounds: dict[str, Any] = {"busy": (), "held": (), "max_runs": 10, "max_bytes": 10**9} | given
+        runs = await world.outbox.waiting(**bounds)
+        return [(run[0].message.digisos_id, [queued.message.type for queued in run]) for run in runs]
+
+    both = ["AKSEPTERT", "SOKNAD"]
+    assert await waiting() == [(digisos_id, both) for digisos_id in ids]
+    assert await waiting(max_runs=2) == [(ids[0], both), (ids[1], both)]
+    assert await waiting(busy=[ids[0], ids[2]]) == [(ids[1], both), (ids[3], both)]
+    assert await waiting(held=["fiks.transport.v1"]) == []
+    assert await waiting(held=["fiks.0301.soknad.v1"]) == [(digisos_id, ["AKSEPTERT"]) for digisos_id in ids]
+    assert await waiting(max_bytes=1) == [(ids[0], ["AKSEPTERT"])]
+
+
+async def test_a_replaced_message_is_gone_and_the_new_one_there(world: Any, make_sending: Any) -> None:
+    await post(world, make_sending, 1)
+    aksept, soknad = await world.queued()
+    (new,) = await world.outbox.replace([aksept, soknad], [aksept.message])
+    assert new.nr > soknad.nr
+    assert await world.queued() == [new]
+
+
+async def test_the_backlog_is_counted_with_its_oldest(world: Any, make_sending: Any) -> None:
+    empty = await world.outbox.backlog()
+    assert (empty.messages, empty.oldest) == (0, None)
+    await post(world, make_sending, 1)
+    backlog = await world.outbox.backlog()
+    assert (backlog.messages, backlog.oldest) == (2, world.now)
+
+
+async def test_adding_wakes_whoever_waits(world: Any, make_sending: Any) -> None:
+    world.outbox.added.clear()
+    await post(world, make_sending, 1)
+    assert world.outbox.added.is_set()
+
+
+async def test_many_that_come_together_share_a_commit(world: Any, make_sending: Any) -> None:
+    before = world.database.commits
+    await asyncio.gather(*[post(world, make_sending, nr) for nr in range(30)])
+    assert world.database.commits - before < 30
+
+
+async def test_nothing_in_the_database_names_the_person(world: Any, sending: Any, tmp_path: Any) -> None:
+    await world.post(sending)
+    for path in tmp_path.glob("producers.sqlite*"):
+        content = path.read_bytes()
+        assert sending.fodselsnummer.encode() not in content
+        assert b"personIdentifikator" not in content
+        assert b"%PDF" not in content
