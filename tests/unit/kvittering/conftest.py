@@ -8,10 +8,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+from broker.record import Incoming
+from broker.routing import TRANSPORT, kvittering_topic
 from crypto.authority import Authority
 from crypto.jws import sign_jws
+from crypto.keys import KeyRing
 from kvittering.chain import verify_ledd
 from kvittering.facts import Ledd, Sakshendelse, Statusendring
+from kvittering.reading import ReadRecord, read_record
+from schemas.codec import encode
 from schemas.kvittering import GRAD_INGEN, GRAD_LAGRET, MOTTATT, KvitteringClaims
 from schemas.names import (
     DigisosId,
@@ -29,6 +34,7 @@ from schemas.records import TransportRecord
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OSLO = Kommunenummer("0301")
 BERGEN = Kommunenummer("4601")
+OTHER_PERSON = Fodselsnummer("16076500138")
 
 
 @dataclass
@@ -117,6 +123,34 @@ class Soknad:
         return Sakshendelse(**(fields | changes))
 
 
+@dataclass
+class Log:
+    """Kafka topics in memory: gives each record its place."""
+
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def put(self, topic: str, key: str | bytes, value: bytes, **changes: Any) -> Incoming:
+        offset = self.ends.get((topic, 0), 0)
+        self.ends[topic, 0] = offset + 1
+        fields: dict[str, Any] = {
+            "topic": topic,
+            "partition": 0,
+            "offset": offset,
+            "timestamp_ms": int(NOW.timestamp() * 1000),
+            "key": key if isinstance(key, bytes) else key.encode(),
+            "value": value,
+            "headers": (("traceparent", b"00-abc"),),
+        }
+        return Incoming(**(fields | changes))
+
+    def transport(self, record: TransportRecord) -> Incoming:
+        return self.put(TRANSPORT, record.digisos_id, encode(record))
+
+    def kvittering(self, ledd: Ledd, **changes: Any) -> Incoming:
+        record = ledd.claims.record(ledd.jws).model_copy(update=changes)
+        return self.put(kvittering_topic(ledd.claims.kommunenummer), ledd.claims.digisos_id, encode(record))
+
+
 @dataclass(frozen=True)
 class Kit:
     """What the tests of this folder make their facts with."""
@@ -124,8 +158,14 @@ class Kit:
     now: datetime = NOW
     oslo: Kommunenummer = OSLO
     bergen: Kommunenummer = BERGEN
+    other_person: Fodselsnummer = OTHER_PERSON
     soknad: type[Soknad] = Soknad
     issuer: type[Issuer] = Issuer
+    log: type[Log] = Log
+
+    def read(self, record: Incoming, *issuers: Issuer, keys: KeyRing | None = None) -> ReadRecord:
+        signers = {issuer.kommunenummer: [issuer.certificate] for issuer in issuers}
+        return read_record(record, signers=signers, keys=keys or KeyRing([]))
 
 
 @pytest.fixture(scope="session")
