@@ -107,7 +107,7 @@ def read_manifest(data: bytes) -> Manifest:
     parser.StartDoctypeDeclHandler = _refuse
     try:
         parser.Parse(data, True)  # noqa: FBT003 - expat takes its arguments by position only
-    except (expat.ExpatError, ValueError):  # ValueError: an encoding that Python does not know
+    except (expat.ExpatError, ValueError, LookupError):  # the last two: an encoding that Python cannot use here
         raise UnsealError from None
     return reader.manifest()
 
