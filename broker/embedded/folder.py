@@ -276,12 +276,19 @@ def server_properties(state: State, data: Path) -> str:
 def _new_state() -> State:
     port, controller_port = _free_ports(2)
     return State(
-        cluster_id=base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("="),
+        cluster_id=_cluster_id(),
         port=port,
         controller_port=controller_port,
         admin_password=secrets.token_urlsafe(24),
         node_password=secrets.token_urlsafe(24),
     )
+
+
+def _cluster_id() -> str:
+    """Return a UUID in base64url that does not look like an option on a command line; Kafka's own tool draws again too."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")).startswith("-"):
+        continue
+    return text
 
 
 def _free_ports(count: int) -> list[int]:

@@ -55,7 +55,7 @@ class KafkaPublisher:
         self._client_id = client_id
         self._delivery_timeout_s = delivery_timeout_s
         self._producer: AIOKafkaProducer | None = None
-        self._worn_grace_s: float | None = None  # set when the producer must go; how long it may still send
+        self._worn = False
         self._lock = asyncio.Lock()
         self._stopped = False
 
@@ -125,7 +125,7 @@ class KafkaPublisher:
             return error  # refused before it had a sequence number
         except TransportError as error:
             if not isinstance(error.__cause__, (TimeoutError, aio.UnknownTopicOrPartitionError)):
-                self._wear(producer, 0)
+                await self._drop(producer)
             return error
 
     async def _outcome(
@@ -142,29 +142,32 @@ class KafkaPublisher:
             with mapped():
                 async with asyncio.timeout_at(deadline):
                     metadata = await sent
+        except BrokerUnavailableError as error:
+            await self._drop(producer)
+            return error
         except TransportError as error:
-            gave_up = isinstance(error, BrokerUnavailableError)
-            self._wear(producer, 0 if gave_up else self._delivery_timeout_s)
+            self._worn = self._worn or producer is self._producer
             return error
         return RecordPosition(record.topic, metadata.partition, metadata.offset)
 
-    def _wear(self, producer: AIOKafkaProducer, grace_s: float) -> None:
-        """Have the producer replaced before the next record (rules 1 and 2)."""
-        if producer is self._producer:
-            self._worn_grace_s = min(grace_s, self._worn_grace_s if self._worn_grace_s is not None else grace_s)
+    async def _drop(self, producer: AIOKafkaProducer) -> None:
+        """Make an end of the producer before its caller can repeat anything (rule 2)."""
+        async with self._lock:
+            if producer is self._producer:
+                self._producer = None
+                await _close(producer, 0)
 
     async def _current(self) -> AIOKafkaProducer:
         """Return a producer that works as far as we know, made now if need be."""
         async with self._lock:
             if self._stopped:
                 raise RuntimeError("the publisher is stopped")
-            if self._producer is not None and self._worn_grace_s is None:
-                return self._producer
-            old, grace_s = self._producer, self._worn_grace_s or 0
-            self._producer, self._worn_grace_s = None, None
-            if old is not None:
-                await _close(old, grace_s)
-            self._producer = await self._connect()
+            if self._producer is not None and self._worn:  # rule 1
+                worn, self._producer = self._producer, None
+                await _close(worn, self._delivery_timeout_s)
+            if self._producer is None:
+                self._worn = False
+                self._producer = await self._connect()
             return self._producer
 
     async def _connect(self) -> AIOKafkaProducer:
@@ -205,4 +208,7 @@ async def _close(producer: AIOKafkaProducer, grace_s: float) -> None:
     await producer.client.close()  # wakes the sender's open requests
     producer._message_accumulator.fail_all(aio.ProducerClosed())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     if sender is not None:
-        await asyncio.wait({sender}, timeout=1.0)
+        await asyncio.wait({sender}, timeout=0.5)
+        sender.cancel()  # it may wait for a request that waits for metadata that nobody fetches any more
+        await asyncio.wait({sender}, timeout=0.5)
+    await producer.client.close()  # a request that was about to reconnect has done so after the first time

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from broker.kafka.settings import KafkaSettings
     from broker.ports import RebalanceListener
+    from broker.record import Incoming
     from broker.routing import AclRule, Process
 
 VENDOR = "acme"
@@ -83,6 +84,16 @@ class KafkaHelp:
         """Return a started subscriber; stopped after the test."""
         subscriber = KafkaSubscriber(settings or self.admin_settings, topics, group=group, listener=listener)
         return await self._stack.enter_async_context(subscriber)
+
+    async def take(self, source: KafkaSubscriber | KafkaTail, count: int) -> list[Incoming]:
+        """Read until there are ``count`` records or more."""
+        found: list[Incoming] = []
+        async with asyncio.timeout(30):
+            async for batch in source:
+                found += batch
+                if len(found) >= count:
+                    break
+        return found
 
     async def tail(self, topics: Iterable[str], settings: KafkaSettings | None = None) -> KafkaTail:
         """Return a started reader of whole topics; stopped after the test."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,16 +15,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 
-async def take(batches: AsyncIterator[Sequence[Incoming]], count: int) -> list[Incoming]:
-    found: list[Incoming] = []
-    async with asyncio.timeout(30):
-        async for batch in batches:
-            found += batch
-            if len(found) >= count:
-                break
-    return found
-
-
 async def test_a_record_comes_back_as_it_was_with_its_headers_in_order(kafka: KafkaHelp) -> None:
     kommunenummer = await kafka.new_kommune()
     topic = soknad_topic(kommunenummer)
@@ -36,7 +25,7 @@ async def test_a_record_comes_back_as_it_was_with_its_headers_in_order(kafka: Ka
     subscriber = await kafka.subscriber(
         [topic], group=consumer_group(kafka.vendor, kommunenummer), settings=await kafka.connector(kommunenummer)
     )
-    (record,) = await take(aiter(subscriber), 1)
+    (record,) = await kafka.take(subscriber, 1)
     assert (record.topic, record.partition, record.offset) == position
     assert (record.key, record.value, record.headers) == (b"key", b"value", headers)
     assert record.timestamp_ms > 1_700_000_000_000
@@ -49,7 +38,7 @@ async def test_many_records_are_published_in_order_for_each_key(kafka: KafkaHelp
     positions = await publisher.publish_all(records)
     assert all(isinstance(one, RecordPosition) for one in positions)
 
-    found = await take(aiter(await kafka.tail([topic])), 500)
+    found = await kafka.take(await kafka.tail([topic]), 500)
     for key in range(7):
         mine = [int(record.value) for record in found if record.key == b"%d" % key]
         assert mine == [n for n in range(500) if n % 7 == key]
@@ -130,7 +119,7 @@ async def test_a_record_that_a_client_compressed_is_stored_unpacked(kafka: Kafka
     topic = soknad_topic(await kafka.new_kommune(partitions=1))
     async with AIOKafkaProducer(**kafka.admin_settings.connection(), compression_type="gzip") as producer:
         await producer.send_and_wait(topic, bytes(10_000), key=b"k")
-    (record,) = await take(aiter(await kafka.tail([topic])), 1)
+    (record,) = await kafka.take(await kafka.tail([topic]), 1)
     assert record.value == bytes(10_000)
     logs = (kafka.server.folder.data / f"{topic}-0").glob("*.log")
     assert sum(log.stat().st_size for log in logs) > 10_000
