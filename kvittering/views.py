@@ -12,6 +12,7 @@ import orjson
 
 from broker.clock import timestamp
 from crypto.certificates import certificate_pem, nokkel_id
+from kvittering.chain import connect
 from schemas.records import StatusRecord
 
 if TYPE_CHECKING:
@@ -64,18 +65,20 @@ def operator_view(projection: Projection) -> dict[str, Any]:
 def bundle(projection: Projection, certificates: Iterable[x509.Certificate]) -> dict[str, Any]:
     """Return the kvitteringer with the certificates to verify them by, offline (``formidler kvittering verify``).
 
+    Every link of the chain is there, also one that counts for nothing: without it the next would hang in the air.
+
     Args:
         projection: The søknad.
         certificates: Those that may have signed; only the ones that did are included.
     """
-    holds = projection.verdicts.holds
-    used = {ledd.nokkel_id for ledd in holds}
+    links = connect(projection.state.kvitteringer).linked
+    used = {ledd.nokkel_id for ledd in links}
     pems = [
         certificate_pem(certificate).decode("ascii") for certificate in certificates if nokkel_id(certificate) in used
     ]
     return {
         "digisosId": projection.state.digisos_id,
-        "kvitteringer": [ledd.jws for ledd in holds],
+        "kvitteringer": [ledd.jws for ledd in links],
         "sertifikater": pems,
     }
 

@@ -43,13 +43,14 @@ class Issuer:
 
     name: str = "konnektor-oslo"
     kommunenummer: Kommunenummer = OSLO
+    authority: Authority = field(init=False)
     certificate: x509.Certificate = field(init=False)
     key: EllipticCurvePrivateKey = field(init=False)
     heads: dict[str, tuple[int, Sha256]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        authority = Authority.create(NOW - timedelta(days=30))
-        certificate, key = authority.issue(
+        self.authority = Authority.create(NOW - timedelta(days=30))
+        certificate, key = self.authority.issue(
             self.name, Organisasjonsnummer("958935420"), purpose="signering", now=NOW - timedelta(days=1), key="p256"
         )
         self.certificate, self.key = certificate, cast("EllipticCurvePrivateKey", key)
