@@ -336,7 +336,8 @@ def _read_forsendelse(found: Diagnosis, archive: ZipReader, payload: list[Entry]
     entry = next((entry for entry in payload if entry.name == FILENAME), None)
     if entry is None:
         found.note(
-            "forsendelse", f"pakken har ingen {FILENAME}, som er vanlig fra andre avsendere enn Meldingsformidler"
+            "forsendelse",
+            f"pakken har ingen {FILENAME}: vanlig fra fremmede avsendere, og godtas bare der det er tillatt",
         )
         return
     content = _unpack(archive, entry, _MAX_FORSENDELSE_BYTES)

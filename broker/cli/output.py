@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 EXIT_OK: Final = 0
@@ -28,7 +29,7 @@ def print_json(document: Any) -> None:
 
 def complain(message: str, *, code: str | None = None) -> None:
     """Print an error for people, with its stable code."""
-    errors.print(f"[red]feil:[/] {message}" + (f" [dim]({code})[/]" if code else ""), soft_wrap=True)
+    errors.print(f"[red]feil:[/] {escape(message)}" + (f" [dim]({code})[/]" if code else ""), soft_wrap=True)
 
 
 def table(*columns: str, rows: Iterable[Sequence[str]], title: str | None = None) -> None:
