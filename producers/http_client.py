@@ -81,7 +81,7 @@ class SoknadClient:
         """
         answer = await self._http.get(self._base_url + PUBLIC_KEY_PATH, headers={"Authorization": f"Bearer {token}"})
         if not answer.is_success:
-            raise _refused(answer)
+            raise refused(answer)
         return x509.load_der_x509_certificate(answer.content)
 
     async def send(
@@ -131,11 +131,11 @@ class SoknadClient:
         )
         if answer.status_code == _ACCEPTED:
             return Sent(DigisosId(answer.json()), duplicate=False)
-        refused = _refused(answer)
+        error = refused(answer)
         with suppress(InvalidNameError):
-            if (found := _DUPLICATE.search(refused.message)) is not None and found["ref"] == nav_ekstern_ref_id:
+            if (found := _DUPLICATE.search(error.message)) is not None and found["ref"] == nav_ekstern_ref_id:
                 return Sent(DigisosId(found["id"]), duplicate=True)
-        raise refused
+        raise error
 
 
 def parts(
@@ -191,7 +191,7 @@ async def _stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _refused(answer: httpx.Response) -> RefusedError:
+def refused(answer: httpx.Response) -> RefusedError:
     """Return an answer that is not success as an error with Fiks' message."""
     error = _FiksError()
     with suppress(ValueError):

@@ -19,7 +19,7 @@ from fastapi.responses import Response, StreamingResponse
 from broker.log import get_logger
 from broker.web import FiksError
 from producers import metrics
-from schemas.errors import InvalidNameError, PackageMissingError
+from schemas.errors import InvalidNameError
 from schemas.names import DokumentlagerId
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/dokumentlager/v1/pakker"
 MEDIA_TYPE: Final = "application/pkcs7-mime"
+NOT_FOUND: Final = "pakken finnes ikke, eller er ikke for denne klienten"
 
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})", re.ASCII)
 
@@ -81,17 +82,6 @@ def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, doku
     """
     router = APIRouter(prefix=PREFIX, tags=["dokumentlager"])
 
-    async def find(package_id: str, client_id: str) -> tuple[DokumentlagerId, StoredPackage, int]:
-        try:
-            dokumentlager_id = DokumentlagerId(package_id)
-            stored = await outbox.package(dokumentlager_id)
-            entry = katalog.get(stored.kommunenummer) if stored is not None else None
-            if stored is not None and entry is not None and entry.konnektor == client_id:
-                return dokumentlager_id, stored, dokumentlager.size(dokumentlager_id)
-        except (InvalidNameError, PackageMissingError):
-            pass
-        raise FiksError(404, "pakken finnes ikke, eller er ikke for denne klienten")
-
     @router.get("/{package_id}", response_class=StreamingResponse)
     async def package(
         package_id: str,
@@ -100,7 +90,8 @@ def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, doku
         if_range: Annotated[str | None, Header()] = None,
     ) -> Response:
         client = await tokens.client(authorization)
-        dokumentlager_id, stored, size = await find(package_id, client.client_id)
+        dokumentlager_id, stored = await _find(outbox, katalog, package_id, client.client_id)
+        size = dokumentlager.size(dokumentlager_id)
         etag = f'"{stored.sha256}"'
         headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "no-store"}
         try:
@@ -131,3 +122,22 @@ def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, doku
 
     _ = package
     return router
+
+
+async def _find(
+    outbox: Outbox, katalog: Katalog, package_id: str, client_id: str
+) -> tuple[DokumentlagerId, StoredPackage]:
+    """Return the package if it is this client's.
+
+    Raises:
+        FiksError: 404, for whatever reason (rule 1).
+    """
+    try:
+        dokumentlager_id = DokumentlagerId(package_id)
+    except InvalidNameError:
+        raise FiksError(404, NOT_FOUND) from None
+    stored = await outbox.package(dokumentlager_id)
+    entry = katalog.get(stored.kommunenummer) if stored is not None else None
+    if stored is None or entry is None or entry.konnektor != client_id:
+        raise FiksError(404, NOT_FOUND)
+    return dokumentlager_id, stored

@@ -1,0 +1,244 @@
+"""``formidler soknad``: send a søknad as the portal does, and follow what becomes of it as the citizen does.
+
+Addresses come from a data folder of ``formidler up``, or from options; so does the token: given, or minted by the local issuer
+for the person in ``soknad.json``. A fødselsnummer is never printed and never stored.
+
+Exit codes: 0 sent, or had been sent before · 1 refused · 2 wrong usage · 3 an address does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import httpx
+import orjson
+import typer
+
+from broker.cli.options import DataOption, JsonOption
+from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
+from broker.supervisor.layout import Layout
+from producers.dokument import Dokument
+from producers.http_client import TIMEOUT_S, Sent, SoknadClient
+from producers.status_client import StatusClient, is_final
+from schemas.errors import ConfigurationError, InvalidNameError
+from schemas.names import DigisosId, Enhetsnummer, Fodselsnummer, Kommunenummer, Name, NavEksternRefId
+from schemas.soknad_json import FILENAME as SOKNAD_JSON
+from schemas.soknad_json import parse_soknad
+from schemas.vedlegg_json import FILENAME as VEDLEGG_JSON
+from schemas.vedlegg_json import STATUS_LASTET_OPP
+
+GENERATED: Final = frozenset({"soknad.pdf", "soknad-juridisk.pdf", "brukerkvittering.pdf"})
+"""What a portal makes itself, and ``vedlegg.json`` therefore does not list."""
+
+N = TypeVar("N", bound=Name)
+
+app = typer.Typer(help="Søknader: send en, og følg hva som skjer med den.", no_args_is_help=True)
+
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="FORMIDLER_TOKEN",
+        help="Borgerens access_token. Uten: hentes fra utstederen i `formidler up`.",
+    ),
+]
+
+
+@app.command(
+    "send", epilog="Eksempel: formidler soknad send soknad.json soknad.pdf lonn.pdf --kommune 0301 --ref abc-1"
+)
+def send(
+    *,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILER...",
+            help="soknad.json, kanskje vedlegg.json, og dokumentene med soknad.pdf først (PDF, PNG, JPEG).",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
+    ],
+    kommune: Annotated[str, typer.Option("--kommune", help="Mottakerens kommunenummer, fire siffer.")],
+    ref: Annotated[
+        str, typer.Option("--ref", help="Din egen id for sendingen. Den samme en gang til er den samme søknaden.")
+    ],
+    data: DataOption,
+    enhet: Annotated[str | None, typer.Option("--enhet", help="Nav-kontorets enhetsnummer, fire siffer.")] = None,
+    intake_url: Annotated[
+        str | None,
+        typer.Option("--intake-url", envvar="FORMIDLER_INTAKE_URL", help="Mottakets adresse, i stedet for --data."),
+    ] = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send en søknad. Å sende den samme på nytt er trygt.
+
+    Uten vedlegg.json lages den, med sha512 av hvert dokument som ikke er portalens egne PDF-er.
+    """
+    kommunenummer, reference = _name(Kommunenummer, kommune, "--kommune"), _name(NavEksternRefId, ref, "--ref")
+    enhetsnummer = None if enhet is None else _name(Enhetsnummer, enhet, "--enhet")
+    soknad_json, vedlegg_json, documents = _sort(files)
+
+    submission = _Submission(kommunenummer, reference, soknad_json, vedlegg_json, documents, enhetsnummer)
+    sent = _run(_send(submission, data, intake_url, token))
+    if as_json:
+        print_json(
+            {
+                "digisosId": sent.digisos_id,
+                "kommunenummer": kommunenummer,
+                "navEksternRefId": reference,
+                "duplikat": sent.duplicate,
+            }
+        )
+        return
+    told = "er sendt før, og har digisosId" if sent.duplicate else "er tatt imot, og har fått digisosId"
+    console.print(f"Søknaden {told} [bold]{sent.digisos_id}[/]")
+
+
+async def _send(submission: _Submission, data: Path, intake_url: str | None, token: str | None) -> Sent:
+    async with _http() as http:
+        address = intake_url or Layout.load(data).address("producers")
+        bearer = token or await _local_token(http, data, parse_soknad(submission.soknad_json).person())
+        return await SoknadClient(address, http).send(
+            submission.kommunenummer,
+            submission.nav_ekstern_ref_id,
+            soknad_json=submission.soknad_json,
+            vedlegg_json=submission.vedlegg_json,
+            files=submission.files,
+            token=bearer,
+            enhetsnummer=submission.enhetsnummer,
+        )
+
+
+@app.command(
+    "status",
+    epilog="Eksempel: formidler soknad status 3fa85f64-5717-4562-b3fc-2c963f66afa6 --soknad soknad.json --follow",
+)
+def status(
+    *,
+    digisos_id: Annotated[str, typer.Argument(metavar="ID", help="Søknadens digisosId.")],
+    data: DataOption,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Vis hver endring til søknaden er ferdig behandlet.")
+    ] = False,
+    soknad: Annotated[
+        Path | None,
+        typer.Option(
+            "--soknad", help="soknad.json; token hentes for personen i den.", exists=True, dir_okay=False, readable=True
+        ),
+    ] = None,
+    status_url: Annotated[
+        str | None,
+        typer.Option("--status-url", envvar="FORMIDLER_STATUS_URL", help="Innsynets adresse, i stedet for --data."),
+    ] = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Vis hva som har skjedd med en søknad, slik borgeren ser det."""
+    soknad_id = _name(DigisosId, digisos_id, "ID")
+    if token is None and soknad is None:
+        raise typer.BadParameter("oppgi --token, eller --soknad med søknadens soknad.json")
+
+    async def work() -> None:
+        async with _http() as http:
+            address = status_url or Layout.load(data).address("kvittering")
+            bearer = token or await _local_token(http, data, parse_soknad((soknad or Path()).read_bytes()).person())
+            client = StatusClient(address, http, bearer)
+            if not follow:
+                _show(await client.get(soknad_id), as_json=as_json)
+                return
+            seen = 0
+            async for view in client.follow(soknad_id):
+                seen = _show(view, as_json=as_json, seen=seen)
+                if is_final(view):
+                    return
+
+    _run(work())
+
+
+def _show(view: dict[str, Any], *, as_json: bool, seen: int = 0) -> int:
+    """Print a status, its history from line ``seen`` on; return how many lines have been shown."""
+    history = view["historikk"]
+    if as_json:
+        print_json(view)
+        return len(history)
+    if not seen:
+        console.print(f"[bold]{view['digisosId']}[/]  kommune {view['kommunenummer'] or '–'}")
+    for line in history[seen:]:
+        details = "  ".join(str(line[key]) for key in ("kanal", "kode", "utsteder") if line.get(key))
+        console.print(f"  {line['tidspunkt']}  {line['verdi'] or line['type']:20} [dim]{details}[/]")
+    console.print(f"  [bold]{view['status'] or 'UKJENT'}[/]  {len(view['kvitteringer'])} kvitteringer")
+    return len(history)
+
+
+def _sort(files: list[Path]) -> tuple[bytes, bytes, list[Dokument]]:
+    """Return soknad.json, vedlegg.json and the documents in order."""
+    by_name = {path.name.lower(): path for path in files}
+    if SOKNAD_JSON not in by_name:
+        raise typer.BadParameter(f"{SOKNAD_JSON} mangler blant filene", param_hint="FILER")
+    documents = [Dokument.of_path(path) for path in files if path.name.lower() not in {SOKNAD_JSON, VEDLEGG_JSON}]
+    documents.sort(key=lambda document: document.filnavn.lower() != "soknad.pdf")  # stable: the rest keeps its order
+    if not documents:
+        raise typer.BadParameter("ingen dokumenter; soknad.pdf skal være med, først", param_hint="FILER")
+    vedlegg = by_name.get(VEDLEGG_JSON)
+    vedlegg_json = _make_vedlegg(documents) if vedlegg is None else vedlegg.read_bytes()
+    return by_name[SOKNAD_JSON].read_bytes(), vedlegg_json, documents
+
+
+def _make_vedlegg(documents: list[Dokument]) -> bytes:
+    rows = [
+        {
+            "type": "annet",
+            "tilleggsinfo": "annet",
+            "status": STATUS_LASTET_OPP,
+            "hendelseType": "soknad",
+            "filer": [{"filnavn": document.filnavn, "sha512": document.sha512()}],
+        }
+        for document in documents
+        if document.filnavn.lower() not in GENERATED
+    ]
+    return orjson.dumps({"vedlegg": rows})
+
+
+def _name(kind: type[N], text: str, option: str) -> N:
+    try:
+        return kind(text)
+    except InvalidNameError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+async def _local_token(http: httpx.AsyncClient, data: Path, person: Fodselsnummer) -> str:
+    """Return a citizen's token from the issuer of a running ``formidler up``.
+
+    Raises:
+        ConfigurationError: There is no set-up there, or its issuer does not issue such tokens.
+    """
+    answer = await http.post(f"{Layout.load(data).issuer_url}/utvikling/borgertoken", json={"pid": str(person)})
+    if not answer.is_success:
+        raise ConfigurationError("utstederen gir ikke ut token her; oppgi --token")
+    return str(answer.json()["access_token"])
+
+
+@asynccontextmanager
+async def _http() -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT_S, connect=10.0)) as http:
+        yield http
+
+
+T = TypeVar("T")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except httpx.RequestError as error:
+        where = error.request.url.copy_with(path="/", query=None)
+        complain(f"{where} svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
+        raise typer.Exit(EXIT_UNREACHABLE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
