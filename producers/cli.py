@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -48,6 +49,18 @@ TokenOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class _Submission:
+    """What ``send`` was asked to send."""
+
+    kommunenummer: Kommunenummer
+    nav_ekstern_ref_id: NavEksternRefId
+    soknad_json: bytes
+    vedlegg_json: bytes
+    files: list[Dokument]
+    enhetsnummer: Enhetsnummer | None
+
+
 @app.command(
     "send", epilog="Eksempel: formidler soknad send soknad.json soknad.pdf lonn.pdf --kommune 0301 --ref abc-1"
 )
@@ -83,7 +96,6 @@ def send(
     kommunenummer, reference = _name(Kommunenummer, kommune, "--kommune"), _name(NavEksternRefId, ref, "--ref")
     enhetsnummer = None if enhet is None else _name(Enhetsnummer, enhet, "--enhet")
     soknad_json, vedlegg_json, documents = _sort(files)
-
     submission = _Submission(kommunenummer, reference, soknad_json, vedlegg_json, documents, enhetsnummer)
     sent = _run(_send(submission, data, intake_url, token))
     if as_json:
