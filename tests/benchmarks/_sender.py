@@ -161,7 +161,8 @@ async def cluster(kommuner: Sequence[Kommunenummer], folder: Path) -> AsyncItera
 @asynccontextmanager
 async def scratch() -> AsyncIterator[Path]:
     """Give a folder that goes away, and send log lines to nowhere at their full cost."""
-    with tempfile.TemporaryDirectory(prefix="formidler-bench-") as name, Path(os.devnull).open("w") as nowhere:
+    nowhere = await asyncio.to_thread(open, os.devnull, "w")
+    with nowhere, tempfile.TemporaryDirectory(prefix="formidler-bench-") as name:
         configure_logging("benchmark", stream=nowhere)
         yield Path(name)
 
