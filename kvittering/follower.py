@@ -125,11 +125,14 @@ class Follower:
 
     async def _read(self, topics: frozenset[str]) -> None:
         offsets = await self._store.offsets()
-        async with self._open_tail(topics, offsets) as tail, asyncio.TaskGroup() as tasks:
-            waiting = tasks.create_task(self._note_when(tail.caught_up, topics))
-            async for batch in tail:
-                await self.handle(batch)
-            waiting.cancel()
+        async with self._open_tail(topics, offsets) as tail:
+            # Not a task group: it would wrap the reader's error in a group, and the caller needs to see it.
+            waiting = asyncio.create_task(self._note_when(tail.caught_up, topics))
+            try:
+                async for batch in tail:
+                    await self.handle(batch)
+            finally:
+                waiting.cancel()
 
     async def _note_when(self, caught_up: asyncio.Event, topics: frozenset[str]) -> None:
         await caught_up.wait()
