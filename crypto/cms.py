@@ -16,6 +16,7 @@ Source: RFC 5652 section 6, RFC 3560, KS ``CMSKrypteringImpl``.
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     Buffer: TypeAlias = bytes | bytearray | memoryview
 
 SEGMENT_BYTES = 64 * 1024
+_SEGMENT_HEAD_BYTES = 5
 _SUBJECT_KEY_IDENTIFIER = 0x80
 _SUBJECT_KEY_IDENTIFIER_IN_PIECES = 0xA0
 _VERSION_0, _VERSION_2 = der.integer(0), der.integer(2)
@@ -104,13 +106,31 @@ def seal(plaintext: Buffer, recipient: x509.Certificate) -> bytes:
     pad = BLOCK_BYTES - len(plaintext) % BLOCK_BYTES
     size = len(plaintext) + pad
     head = _definite_head(template.recipients(key), iv, size)
-    sealed = bytearray(len(head) + size + BLOCK_BYTES)  # update_into demands a spare block
+    sealed = _scratch(len(head) + size + BLOCK_BYTES)  # update_into demands a spare block
     sealed[: len(head)] = head
     encryptor = Cipher(AES(key), CBC(iv)).encryptor()
-    view = memoryview(sealed)
-    at = len(head) + encryptor.update_into(plaintext, view[len(head) :])
-    encryptor.update_into(bytes((pad,)) * pad, view[at:])
-    return bytes(view[:-BLOCK_BYTES])
+    at = len(head) + encryptor.update_into(plaintext, sealed[len(head) :])
+    at += encryptor.update_into(bytes((pad,)) * pad, sealed[at:])
+    return bytes(sealed[:at])
+
+
+class _Scratch(threading.local):
+    """One buffer for each thread, where ciphertext is put together; plaintext never goes there."""
+
+    buffer = bytearray()
+
+
+_SCRATCH = _Scratch()
+_MAX_SCRATCH_BYTES = 2 * 1024 * 1024
+
+
+def _scratch(size: int) -> memoryview:
+    """Return at least ``size`` bytes to write to until the next call: fresh pages cost as much as encrypting them."""
+    if size > _MAX_SCRATCH_BYTES:
+        return memoryview(bytearray(size))
+    if len(_SCRATCH.buffer) < size:
+        _SCRATCH.buffer = bytearray(size)
+    return memoryview(_SCRATCH.buffer)
 
 
 def _definite_head(recipients: bytes, iv: bytes, size: int) -> bytes:
@@ -143,7 +163,6 @@ class CmsEncryptor:
         )
         self._encryptor = Cipher(AES(key), CBC(iv)).encryptor()
         self._waiting = bytearray()
-        self._scratch = bytearray(SEGMENT_BYTES + 2 * BLOCK_BYTES)
         self._size = 0
 
     def update(self, data: Buffer) -> bytes:
@@ -152,32 +171,33 @@ class CmsEncryptor:
         if len(self._waiting) + len(data) < SEGMENT_BYTES:
             self._waiting += data
             return b""
-        parts = [self._take_head()]
-        if self._waiting:
-            parts.append(self._segment(self._waiting))
-            self._waiting = bytearray()
+        first = (SEGMENT_BYTES - len(self._waiting)) % SEGMENT_BYTES  # what fills the segment that was begun
+        whole = first + (len(data) - first) // SEGMENT_BYTES * SEGMENT_BYTES
         view = memoryview(data)
-        while len(view) >= SEGMENT_BYTES:
-            parts.append(self._segment(view[:SEGMENT_BYTES]))
-            view = view[SEGMENT_BYTES:]
-        self._waiting += view
-        return b"".join(parts)
+        segments = [view[at : at + SEGMENT_BYTES] for at in range(first, whole, SEGMENT_BYTES)]
+        if self._waiting:
+            segments.insert(0, memoryview(bytes(self._waiting) + view[:first]))
+        self._waiting = bytearray(view[whole:])
+        return self._segments(segments)
 
     def finalize(self) -> bytes:
         """Return the rest of the envelope."""
         pad = BLOCK_BYTES - self._size % BLOCK_BYTES
         self._waiting += bytes((pad,)) * pad
-        return self._take_head() + self._segment(self._waiting) + der.END_OF_CONTENTS * _LEVELS
+        return self._segments([memoryview(self._waiting)]) + der.END_OF_CONTENTS * _LEVELS
 
-    def _take_head(self) -> bytes:
+    def _segments(self, segments: list[memoryview]) -> bytes:
+        """Encrypt whole blocks, each segment in an OCTET STRING of its own."""
         head, self._head = self._head, b""
-        return head
-
-    def _segment(self, data: Buffer) -> bytes:
-        count = self._encryptor.update_into(data, self._scratch)
-        if not count:
-            return b""
-        return b"".join((b"\x04", der.length(count), memoryview(self._scratch)[:count]))
+        out = _scratch(len(head) + sum(len(segment) + _SEGMENT_HEAD_BYTES for segment in segments) + BLOCK_BYTES)
+        out[: len(head)] = head
+        at = len(head)
+        for segment in segments:
+            tag = b"\x04" + der.length(len(segment))
+            out[at : at + len(tag)] = tag
+            at += len(tag)
+            at += self._encryptor.update_into(segment, out[at:])
+        return bytes(out[:at])
 
 
 def content_key(header: EnvelopeHeader, keys: KeyRing) -> ContentKey:
