@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    ConfigSource,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -68,6 +69,7 @@ class KafkaAdmin:
     """
 
     def __init__(self, settings: KafkaSettings, *, timeout_s: float = 30.0) -> None:
+        self._settings = settings
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-admin")
         self._client = AdminClient(settings.confluent())
@@ -183,16 +185,19 @@ class KafkaAdmin:
         return frozenset(rule for rule in rules if rule is not None and principal in {None, rule.principal})
 
     async def upsert_user(self, username: str, password: str) -> None:
-        """Create the SCRAM-SHA-512 user, or give it a new password.
-
-        Returns when describe shows the user. A *changed* password may need a moment more to reach the broker.
-        """
+        """Create the SCRAM-SHA-512 user, or give it a new password, and return when it can log in."""
+        existed = username in await self.users()
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, SCRAM_ITERATIONS)
         change = UserScramCredentialUpsertion(username, info, password.encode())
         await self._run(lambda: _all(self._client.alter_user_scram_credentials([change]), self._timeout_s))
 
         async def shown() -> bool:
-            return username in await self.users()
+            # Describe tells that there is a user, but not whether the password is the new one.
+            return (
+                await self._run(lambda: self._logs_in(username, password))
+                if existed
+                else username in await self.users()
+            )
 
         await self._until(shown, "bruker")
 
@@ -260,25 +265,38 @@ class KafkaAdmin:
 
     async def _align(self, specs: list[TopicSpec]) -> None:
         """Set what differs on topics that exist."""
-        if not specs:
+        differing = await self._differing(specs)
+        if not differing:
             return
+        changes = [_config_change(name, values) for name, values in differing.items()]
+        await self._run(lambda: _all(self._client.incremental_alter_configs(changes), self._timeout_s))
+
+        async def shown() -> bool:
+            return not await self._differing(specs)
+
+        await self._until(shown, "innstillinger på emner")
+
+    async def _differing(self, specs: list[TopicSpec]) -> dict[str, dict[str, str]]:
+        """Return, for each topic that has other settings than it should, those that it should have."""
         present = await self._configs([spec.name for spec in specs])
-        changes = [
-            _config_change(spec.name, difference)
+        wanted = {
+            spec.name: {name: value for name, value in spec.config.items() if present[spec.name].get(name) != value}
             for spec in specs
-            if (difference := {k: v for k, v in spec.config.items() if present[spec.name].get(k) != v})
-        ]
-        if changes:
-            await self._run(lambda: _all(self._client.incremental_alter_configs(changes), self._timeout_s))
+        }
+        return {name: values for name, values in wanted.items() if values}
 
     async def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
+        """Return what is set on the topics themselves."""
+        if not names:
+            return {}
+
         def describe() -> dict[str, dict[str, str]]:
             resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
             return {
                 resource.name: {
                     key: str(entry.value)
                     for key, entry in future.result(self._timeout_s).items()
-                    if not entry.is_default
+                    if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
                 }
                 for resource, future in self._client.describe_configs(resources).items()
             }
@@ -305,6 +323,13 @@ class KafkaAdmin:
             }
 
         return await self._run(offsets)
+
+    def _logs_in(self, username: str, password: str) -> bool:
+        client = AdminClient(self._settings.as_user(username, password).confluent())
+        try:
+            return bool(client.list_topics(timeout=1.0).brokers)
+        except KafkaException:
+            return False
 
     async def _run(self, call: Callable[[], T]) -> T:
         """Run a blocking call in our thread, its errors mapped."""

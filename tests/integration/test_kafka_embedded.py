@@ -97,7 +97,7 @@ def test_only_the_owner_can_read_passwords_and_logs(server: EmbeddedKafka) -> No
     assert stat.S_IMODE(server.folder.path.stat().st_mode) == 0o700
     state = server.folder.state()
     assert state is not None
-    command_line = open(f"/proc/{server.pid}/cmdline").read()  # noqa: PTH123, SIM115  # one read of a pseudo-file
+    command_line = Path(f"/proc/{server.pid}/cmdline").read_text()
     log = server.folder.log.read_text()
     for secret in (state.admin_password, state.node_password):
         assert secret not in command_line

@@ -57,10 +57,13 @@ class AclBindingFilter(_Acl):
         permission_type: AclPermissionType,
     ) -> None: ...
 
+class ConfigSource(Enum):
+    DYNAMIC_TOPIC_CONFIG = 1
+
 class ConfigEntry:
     name: str
     value: str | None
-    is_default: bool
+    source: int
     def __init__(self, name: str, value: str, *, incremental_operation: AlterConfigOpType = ...) -> None: ...
 
 class ConfigResource:
