@@ -4,8 +4,8 @@ Rules:
 
 1. A key that is not in ``ALLOWED_KEYS`` never reaches the line; its *name* does, under ``utelatt``, so that a developer sees
    what to add or leave out. Personal data cannot slip in under a new key.
-2. A string value is cut at ``MAX_VALUE_CHARS``, and eleven digits in a row are masked whatever key they stand under: ids and
-   reasons are short, and nothing that we log looks like a fødselsnummer.
+2. A string value is cut at ``MAX_VALUE_CHARS``, and eleven digits in a row are masked whatever key they stand under, also
+   inside lists: ids and reasons are short, and nothing that we log looks like a fødselsnummer.
 3. An exception is logged as its class and, for our own errors, its code. Never its text or its stack's values: a foreign
    library's message may quote its input.
 4. Foreign libraries' own log records go the same way, as ``foreign_log`` with logger and level alone.
@@ -48,7 +48,9 @@ ALLOWED_KEYS: Final = frozenset(
 )  # fmt: skip
 
 MAX_VALUE_CHARS: Final = 300
-_ELEVEN_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z-])[0-9]{6} ?[0-9]{5}(?![0-9A-Za-z-])")
+_ELEVEN_DIGITS: Final = re.compile(
+    r"(?<![0-9A-Fa-f])[0-9]{6} ?[0-9]{5}(?![0-9A-Fa-f])"
+)  # not inside a digest or a UUID
 _MASK: Final = "***********"
 
 EventDict = "MutableMapping[str, Any]"
@@ -116,9 +118,20 @@ def keep_allowed(_: object, __: str, event: MutableMapping[str, Any]) -> Mutable
 def mask_values(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Cut long strings and mask whatever looks like a fødselsnummer (rule 2)."""
     for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = _ELEVEN_DIGITS.sub(_MASK, str(value))[:MAX_VALUE_CHARS]
+        event[key] = _masked(value)
     return event
+
+
+def _masked(value: object) -> object:
+    match value:
+        case str():
+            return _ELEVEN_DIGITS.sub(_MASK, value)[:MAX_VALUE_CHARS]
+        case dict():
+            return {_masked(key): _masked(item) for key, item in cast("dict[object, object]", value).items()}
+        case list() | tuple() | set() | frozenset():
+            return [_masked(item) for item in cast("list[object]", value)]
+        case _:
+            return value
 
 
 def _to_json(event: object, **_: object) -> str:

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+from structlog.testing import capture_logs
+
+from broker.web import FiksError, Health, health_router, install_fiks_errors, serve
+from schemas.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    InvalidDocumentError,
+    MeldingsformidlerError,
+    UnsealError,
+)
+
+FIELDS = {"timestamp", "status", "error", "errorId", "path", "originalPath", "message", "errorCode", "errorJson"}
+
+
+class _Body(BaseModel):
+    navn: str
+    antall: int
+
+
+def make_app() -> FastAPI:
+    app = FastAPI()
+    install_fiks_errors(app)
+
+    @app.get("/fiks/{what}")
+    async def fiks(what: str) -> None:
+        raise FiksError(413, f"del 2 er for stor ({len(what)})", error_code="stor", headers={"Retry-After": "7"})
+
+    @app.get("/ours/{what}")
+    async def ours(what: str) -> None:
+        errors: dict[str, MeldingsformidlerError] = {
+            "broker": BrokerUnavailableError("Kafka svarer ikke"),
+            "document": InvalidDocumentError("soknad.json", "data", "mangler"),
+            "unseal": UnsealError(),
+            "configuration": ConfigurationError("oppsett"),
+        }
+        raise errors[what]
+
+    @app.post("/body")
+    async def body(body: _Body) -> None:
+        raise AssertionError(body)
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise ZeroDivisionError("Kari Nordmann")
+
+    _ = fiks, ours, body, crash
+    return app
+
+
+async def ask(method: str, path: str, **options: object) -> httpx.Response:
+    transport = httpx.ASGITransport(make_app(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        return await http.request(method, path, **options)  # type: ignore[arg-type]  # the test's own keywords
+
+
+async def test_an_error_has_fiks_shape() -> None:
+    answer = await ask("GET", "/fiks/abc?a=b")
+    body = answer.json()
+    assert answer.status_code == 413
+    assert set(body) == FIELDS
+    assert (body["status"], body["errorCode"], body["errorJson"]) == (413, "stor", None)
+    assert body["error"] in {"Request Entity Too Large", "Content Too Large"}  # Python's own name for 413 changed
+    assert body["message"] == "del 2 er for stor (3)"
+    assert body["path"] == body["originalPath"] == "/fiks/abc"
+    assert UUID(body["errorId"])
+    assert isinstance(body["timestamp"], int)
+    assert answer.headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "code"),
+    [
+        ("broker", 503, "transport.megler-utilgjengelig"),
+        ("document", 400, "kontrakt.ugyldig-dokument"),
+        ("unseal", 400, "krypto.apning"),
+        ("configuration", 500, "oppsett"),
+    ],
+)
+async def test_our_own_errors_get_the_status_that_says_whose_fault_it_is(what: str, status: int, code: str) -> None:
+    answer = await ask("GET", f"/ours/{what}")
+    assert (answer.status_code, answer.json()["errorCode"]) == (status, code)
+    assert set(answer.json()) == FIELDS
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/finnes-ikke", 404), ("POST", "/crash", 405)])
+async def test_an_unknown_path_and_a_wrong_method_have_the_same_shape(method: str, path: str, status: int) -> None:
+    answer = await ask(method, path)
+    assert answer.status_code == status
+    assert set(answer.json()) == FIELDS
+
+
+async def test_a_wrong_method_says_which_are_right() -> None:
+    assert (await ask("POST", "/crash")).headers["Allow"] == "GET"
+
+
+async def test_a_broken_body_names_the_field_and_never_the_value() -> None:
+    answer = await ask("POST", "/body", json={"navn": "Kari", "antall": "Nordmann"})
+    assert answer.status_code == 400
+    assert "body.antall" in answer.json()["message"]
+    assert "Nordmann" not in answer.text
+    assert "Kari" not in answer.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'"Nordmann"'])
+async def test_a_body_that_is_no_json_is_a_400_without_its_content(content: bytes) -> None:
+    answer = await ask("POST", "/body", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "Nordmann" not in answer.text
+
+
+async def test_what_nobody_foresaw_is_a_500_without_its_text_and_is_logged() -> None:
+    with capture_logs() as logs:
+        answer = await ask("GET", "/crash")
+    assert answer.status_code == 500
+    assert set(answer.json()) == FIELDS
+    assert "Kari" not in answer.text
+    (line,) = [line for line in logs if line["event"] == "request_failed"]
+    assert (line["rute"], line["metode"]) == ("/crash", "GET")
+
+
+def health_app(health: Health) -> httpx.AsyncClient:
+    app = FastAPI()
+    app.include_router(health_router(health))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
+
+
+async def test_a_process_is_ready_when_every_check_is() -> None:
+    health = Health()
+    missing: list[str] = ["katalogen er ikke lest"]
+    health.add_check("kafka", lambda: None)
+    health.add_check("katalog", lambda: missing[0] if missing else None)
+    async with health_app(health) as http:
+        before = await http.get("/isready")
+        missing.clear()
+        after = await http.get("/isready")
+    assert (before.status_code, before.json()) == (
+        503,
+        {"klar": False, "mangler": {"katalog": "katalogen er ikke lest"}},
+    )
+    assert (after.status_code, after.json()) == (200, {"klar": True, "mangler": {}})
+
+
+async def test_a_process_that_is_not_ready_is_still_alive() -> None:
+    health = Health()
+    health.add_check("kafka", lambda: "nei")
+    async with health_app(health) as http:
+        answer = await http.get("/isalive")
+    assert (answer.status_code, answer.text) == (200, "ALIVE")
+
+
+async def test_metrics_are_in_the_format_of_prometheus() -> None:
+    async with health_app(Health()) as http:
+        answer = await http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "# TYPE" in answer.text
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until_it_answers(http: httpx.AsyncClient, path: str) -> httpx.Response:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await http.get(path)
+            except httpx.ConnectError:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_server_ends_open_requests_before_it_stops() -> None:
+    app = FastAPI()
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    @app.get("/alive")
+    async def alive() -> str:
+        return "yes"
+
+    @app.get("/slow")
+    async def slow() -> str:
+        entered.set()
+        await release.wait()
+        return "done"
+
+    _ = alive, slow
+    stop, port = asyncio.Event(), free_port()
+    async with asyncio.timeout(20), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        serving = asyncio.create_task(serve(app, "127.0.0.1", port, stop))
+        await until_it_answers(http, "/alive")
+        open_request = asyncio.create_task(http.get("/slow"))
+        await entered.wait()
+        stop.set()
+        release.set()
+        assert (await open_request).json() == "done"
+        await serving
+        with pytest.raises(httpx.ConnectError):
+            await httpx.AsyncClient().get(f"http://127.0.0.1:{port}/alive")
+
+
+async def test_a_port_that_is_taken_is_an_error_and_not_an_exit() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        stop = asyncio.Event()
+        async with asyncio.timeout(10):
+            with pytest.raises(ExceptionGroup) as caught:
+                await serve(FastAPI(), "127.0.0.1", taken.getsockname()[1], stop)
+    assert caught.group_contains(RuntimeError, match="kan ikke lytte")
+    assert stop.is_set()
