@@ -126,10 +126,18 @@ def children(node: Node, at_least: int = 0) -> list[Node]:
     if not node.tag & _CONSTRUCTED:
         raise UnsealError
     nodes: list[Node] = []
-    at = 0
-    while at < len(node.content):
-        child, at = _read_at(node.content, at, MAX_DEPTH)
-        nodes.append(child)
+    at, data = 0, node.content
+    size = len(data)
+    while at < size:
+        end = at + 2 + data[at + 1] if at + 1 < size else size + 1
+        if end <= size and data[at + 1] < _LONG_FORM and data[at] & _HIGH_TAG != _HIGH_TAG:
+            nodes.append(
+                Node(data[at], data[at + 2 : end], data[at:end])
+            )  # by far the usual form, hence without a call
+            at = end
+        else:
+            child, at = _read_at(data, at, MAX_DEPTH)
+            nodes.append(child)
     if len(nodes) < at_least:
         raise UnsealError
     return nodes

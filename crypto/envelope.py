@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from crypto.asice import FileWriter, PackageFile
     from crypto.keys import KeyRing, Signer
-    from crypto.spool import CbcView, Spool
+    from crypto.spool import Spool
     from crypto.trust import Trust
 
 _MAX_FORSENDELSE_BYTES = 16 * 1024
@@ -151,9 +151,7 @@ class OpenedPackage:
         forsendelse: The parsed ``forsendelse.json``, if there is one.
     """
 
-    def __init__(
-        self, stream: io.BufferedReader[CbcView], reader: AsiceReader, forsendelse: Forsendelse | None
-    ) -> None:
+    def __init__(self, stream: io.BufferedIOBase, reader: AsiceReader, forsendelse: Forsendelse | None) -> None:
         self._stream = stream
         self._reader = reader
         self.forsendelse = forsendelse
@@ -231,7 +229,8 @@ def open_package(
         StoreError: The spool cannot be read.
     """
     view = spool.plaintext(keys)
-    stream = io.BufferedReader(view, READ_AHEAD_BYTES)
+    small = view.size <= READ_AHEAD_BYTES
+    stream = io.BytesIO(view.readall()) if small else io.BufferedReader(view, READ_AHEAD_BYTES)
     try:
         reader = AsiceReader(stream, view.size, trust=trust, now=now, limits=limits or Limits())
         forsendelse = _forsendelse(reader, required=require_forsendelse)

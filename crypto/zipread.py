@@ -212,9 +212,10 @@ class ZipReader:
             raise UnsealError
         if stated != expected and not (with_descriptor and stated == (0, 0, 0)):
             raise UnsealError
-        if self._bytes(at + _LOCAL.size, name_length) != record.raw_name:
+        rest = self._bytes(at + _LOCAL.size, name_length + extra_length)
+        if rest[:name_length] != record.raw_name:
             raise UnsealError
-        _check_extra(self._bytes(at + _LOCAL.size + name_length, extra_length))
+        _check_extra(rest[name_length:])
         return at + _LOCAL.size + name_length + extra_length
 
     def _descriptor(self, record: _Central, at: int) -> int:

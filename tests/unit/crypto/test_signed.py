@@ -271,6 +271,7 @@ def signatures(actors: Actors) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # about certificates hit
 @settings(max_examples=300, deadline=None)
 @given(st.data(), st.binary(min_size=1, max_size=8), st.sampled_from(["rsa", "ec"]))
 def test_whatever_is_written_into_a_signature_it_is_refused_or_still_the_senders(
