@@ -162,7 +162,8 @@ class KafkaTail:
     Args:
         settings: Where, and as whom.
         topics: What to read, all partitions; all must exist.
-        offsets: Where to read on, for a reader that keeps what it has read; partitions that are not named start at the beginning.
+        offsets: Where to read on, for a reader that keeps what it has read; partitions that are not named start at the
+            beginning.
         client_id: Shown in the broker's log and metrics.
 
     Attributes:
@@ -209,7 +210,8 @@ class KafkaTail:
         Raises:
             BrokerUnavailableError: Nobody answers, or a topic is not there (yet).
             AccessDeniedError: Credentials are refused, or a right is missing.
-            ConfigurationError: A topic ends before its offset: it was deleted and made again, and what we keep is of another one.
+            ConfigurationError: A topic ends before its offset: it was deleted and made again, and what we keep is of another
+            one.
         """
         await _start(self._consumer, self._settings)
         try:
