@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from broker.record import TopicPartition
 from broker.sqlite import Database
 from schemas.kvittering import AVVIST, GRAD_INGEN, LEVERT, KvitteringClaims
 from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from broker.record import TopicPartition
 
 MIGRATIONS: Final = (
     """
@@ -72,6 +72,15 @@ MIGRATIONS: Final = (
 )
 
 _COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
+_REVIVE: Final = "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?"
+_UNDELIVERED: Final = """
+    SELECT 1 FROM kvittering AS dead
+    WHERE dead.kommunenummer = ? AND dead.digisos_id = ? AND dead.status = 'AVVIST' AND dead.grad = 'INGEN'
+    AND NOT EXISTS (
+        SELECT 1 FROM kvittering AS answer
+        WHERE answer.melding_id = dead.melding_id AND NOT (answer.status = 'AVVIST' AND answer.grad = 'INGEN')
+    )
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +226,8 @@ class DedupStore:
                 f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)",  # noqa: S608
                 [each.row() for each in kvitteringer],
             )
-            db.executemany(
-                "INSERT OR IGNORE INTO dead_key VALUES (?, ?)",
-                [(each.kommunenummer, each.digisos_id) for each in kvitteringer if each.is_dead_letter],
-            )
+            for kommunenummer, digisos_id in {(each.kommunenummer, each.digisos_id) for each in kvitteringer}:
+                _judge_key(db, kommunenummer, digisos_id)
             db.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", (*reached, next_offset))
 
         await self._database.write(add)
@@ -232,11 +239,11 @@ class DedupStore:
             lambda db: db.executemany("UPDATE kvittering SET published = 1 WHERE kvittering_id = ?", ids)
         )
 
-    async def position(self, topic: str, partition: int) -> int:
-        """Return the offset up to which the topic was taken over; 0 before the first time."""
-        query = "SELECT next FROM position WHERE topic = ? AND partition = ?"
-        row = await self._database.read(lambda db: db.execute(query, (topic, partition)).fetchone())
-        return 0 if row is None else int(row["next"])
+    async def positions(self, topic: str) -> dict[TopicPartition, int]:
+        """Return the offset up to which each partition of the topic was taken over; none before the first time."""
+        query = "SELECT partition, next FROM position WHERE topic = ?"
+        rows = await self._database.read(lambda db: db.execute(query, (topic,)).fetchall())
+        return {TopicPartition(topic, int(row["partition"])): int(row["next"]) for row in rows}
 
     async def dead_keys(self, kommunenummer: Kommunenummer) -> frozenset[str]:
         """Return the keys with a dead letter that nobody has redriven."""
@@ -251,13 +258,9 @@ class DedupStore:
             lambda db: db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, key))
         )
 
-    async def revive(self, kommunenummer: Kommunenummer, key: str) -> None:
-        """Forget that a key is dead."""
-        await self._database.write(
-            lambda db: db.execute(
-                "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?", (kommunenummer, key)
-            )
-        )
+    async def judge_key(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:
+        """Find out, after a redriven melding was answered, whether the søknad's key is dead; remember and return it."""
+        return await self._database.write(lambda db: _judge_key(db, kommunenummer, digisos_id))
 
     async def has_case(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:
         """Return whether a case update was published before."""
@@ -295,6 +298,14 @@ class StoredState:
         await self._database.write(
             lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (self._kommunenummer, name, value))
         )
+
+
+def _judge_key(db: sqlite3.Connection, kommunenummer: str, digisos_id: str) -> bool:
+    """A key is dead while a melding of it was dead-lettered and never answered by the fagsystem."""
+    dead = db.execute(_UNDELIVERED, (kommunenummer, digisos_id)).fetchone() is not None
+    change = "INSERT OR IGNORE INTO dead_key VALUES (?, ?)" if dead else _REVIVE
+    db.execute(change, (kommunenummer, digisos_id))
+    return dead
 
 
 def _issued(rows: Iterable[sqlite3.Row]) -> tuple[Issued, ...]:

@@ -1,0 +1,101 @@
+"""A record that cannot be delivered, as the dead letter that it becomes.
+
+Its id follows from where the record lay, so that a dead letter that is written twice, because of a crash in between, is seen to
+be one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid5
+
+from schemas.errors import (
+    BehindDeadLetterError,
+    ContractError,
+    CryptoError,
+    FagsystemFailureError,
+    InvalidDocumentError,
+    MismatchError,
+    TransportError,
+)
+from schemas.names import Uuid
+from schemas.records import DeadLetterRecord, Forsok, Header, Opprinnelig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.record import Attempt, Incoming
+    from schemas.errors import MeldingsformidlerError
+    from schemas.names import DigisosId, Kommunenummer
+    from schemas.records import SoknadRecord
+
+TRINN_KO: Final = "KO"
+TRINN_DEKODING: Final = "DEKODING"
+TRINN_HENTING: Final = "HENTING"
+TRINN_APNING: Final = "APNING"
+TRINN_KONTROLL: Final = "KONTROLL"
+TRINN_OVERLEVERING: Final = "OVERLEVERING"
+
+_NAMESPACE: Final = UUID("6f1d6c1e-6a8b-4b53-9d3c-6a3b0f6f5b5e")
+
+_TRINN: Final = (
+    (BehindDeadLetterError, TRINN_KO),
+    (TransportError, TRINN_HENTING),
+    (FagsystemFailureError, TRINN_OVERLEVERING),
+    (InvalidDocumentError, TRINN_KONTROLL),
+    (MismatchError, TRINN_KONTROLL),
+    (CryptoError, TRINN_APNING),
+    (ContractError, TRINN_DEKODING),
+)
+
+
+def dead_letter(
+    incoming: Incoming,
+    *,
+    record: SoknadRecord | None,
+    digisos_id: DigisosId | None,
+    kommunenummer: Kommunenummer,
+    error: MeldingsformidlerError,
+    attempts: Sequence[Attempt],
+    redrives: int,
+    now: datetime,
+) -> DeadLetterRecord:
+    """Return the dead letter.
+
+    Args:
+        incoming: The record, which travels along byte for byte.
+        record: Decoded, if it could be.
+        digisos_id: The søknad, if it is known.
+        kommunenummer: Whose topic it lay on.
+        error: Why; only its code travels.
+        attempts: Every attempt, oldest first.
+        redrives: How many times it has been redriven before.
+        now: Aware UTC.
+    """
+    place = f"{incoming.topic}/{incoming.partition}/{incoming.offset}/{incoming.timestamp_ms}"
+    return DeadLetterRecord(
+        dead_letter_id=Uuid.of(uuid5(_NAMESPACE, place)),
+        digisos_id=digisos_id,
+        melding_id=record.melding_id if record else None,
+        kommunenummer=kommunenummer,
+        kode=error.code,
+        trinn=trinn(error),
+        tidspunkt=now,
+        forsok=tuple(Forsok(nr=nr, tidspunkt=one.at, kode=one.code) for nr, one in enumerate(attempts, 1)),
+        gjenkjoringer=redrives,
+        opprinnelig=Opprinnelig(
+            topic=incoming.topic,
+            partisjon=incoming.partition,
+            offset=incoming.offset,
+            tidsstempel=datetime.fromtimestamp(incoming.timestamp_ms / 1000, UTC),
+            nokkel=incoming.key,
+            verdi=incoming.value,
+            headere=tuple(Header(navn=name, verdi=value) for name, value in incoming.headers),
+        ),
+    )
+
+
+def trinn(error: MeldingsformidlerError) -> str:
+    """Return the step at which a delivery ended: the first row of the table that fits."""
+    return next((step for kind, step in _TRINN if isinstance(error, kind)), TRINN_OVERLEVERING)
