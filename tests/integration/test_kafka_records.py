@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.record import Incoming, Outgoing, RecordPosition
+from broker.kafka.subscriber import KafkaTail
+from broker.record import Incoming, Outgoing, RecordPosition, TopicPartition
 from broker.routing import consumer_group, kvittering_topic, soknad_topic
-from schemas.errors import AccessDeniedError, BrokerUnavailableError, RecordTooLargeError
+from schemas.errors import AccessDeniedError, BrokerUnavailableError, ConfigurationError, RecordTooLargeError
 
 if TYPE_CHECKING:
     from conftest import KafkaHelp
@@ -137,3 +138,21 @@ async def test_a_wrong_password_is_told_apart_from_a_broker_that_is_away(kafka: 
         await kafka.publisher(kafka.admin_settings.as_user("admin", "wrong"))
     with pytest.raises(BrokerUnavailableError):
         await kafka.publisher(kafka.admin_settings.model_copy(update={"bootstrap": "127.0.0.1:9"}))
+
+
+async def test_a_tail_reads_on_from_where_its_reader_was(kafka: KafkaHelp) -> None:
+    topic = soknad_topic(await kafka.new_kommune(partitions=1))
+    partition = TopicPartition(topic, 0)
+    publisher = await kafka.publisher()
+    await publisher.publish_all([Outgoing(topic, b"k", b"%d" % n) for n in range(5)])
+    async with KafkaTail(kafka.admin_settings, [topic], offsets={partition: 3}) as tail:
+        assert [record.offset for record in await kafka.take(tail, 2)] == [3, 4]
+
+
+async def test_a_topic_that_was_made_anew_is_told_and_not_read_as_if_it_were_the_old_one(kafka: KafkaHelp) -> None:
+    topic = soknad_topic(await kafka.new_kommune(partitions=1))
+    partition = TopicPartition(topic, 0)
+    publisher = await kafka.publisher()
+    await publisher.publish(Outgoing(topic, b"k", b"v"))
+    with pytest.raises(ConfigurationError, match="laget på nytt"):
+        await KafkaTail(kafka.admin_settings, [topic], offsets={partition: 3}).start()
