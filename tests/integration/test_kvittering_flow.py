@@ -19,7 +19,7 @@ import uvicorn
 from broker.issuer import LocalIssuer
 from broker.kafka.subscriber import KafkaTail
 from broker.katalog import Katalog
-from broker.record import Outgoing
+from broker.record import Incoming, Outgoing
 from broker.routing import KATALOG, KVITTERING_DLQ, STATUS, TRANSPORT, hendelse_topic, kvittering_topic
 from broker.supervisor.layout import free_ports
 from broker.tokens import StaticJwks, TokenVerifier
@@ -33,9 +33,11 @@ from kvittering.app import Innsyn, create_app
 from kvittering.follower import Follower, topics_of
 from kvittering.hub import Hub
 from kvittering.outbox import OutboxPublisher
+from kvittering.reading import ReadRecord
 from kvittering.rebuild import differences, rebuild
 from kvittering.store import StatusStore
 from schemas.codec import decode, encode
+from schemas.errors import ConfigurationError, DecodeError
 from schemas.forsendelse import Forsendelse
 from schemas.kvittering import KvitteringClaims
 from schemas.names import (
@@ -474,6 +476,28 @@ async def test_a_kommune_that_is_new_in_the_katalog_is_followed_at_once(world: W
 
 
 @pytest.mark.kafka
+async def test_a_topic_that_is_shorter_than_what_was_read_stops_the_process(world: World, tmp_path: Path) -> None:
+    record = Incoming(kvittering_topic(world.oslo.number), 0, 1000, 0, b"x", b"rot")
+    async with StatusStore(tmp_path / "k.sqlite") as store:
+        await store.apply([ReadRecord(record, error=DecodeError("rot"))], now())
+        ready = asyncio.Event()
+        ready.set()
+        follower = Follower(
+            katalog=Katalog([world.oslo.entry()]),
+            changed=asyncio.Event(),
+            open_tail=lambda topics, offsets: KafkaTail(world.settings, topics, offsets=offsets),
+            store=store,
+            keys=world.keys,
+            hub=Hub(),
+            clock=now,
+        )
+        with pytest.raises(ExceptionGroup) as raised:
+            async with asyncio.timeout(DEADLINE_S):
+                await follower.run(ready)
+    assert raised.group_contains(ConfigurationError, match=world.oslo.number)
+
+
+@pytest.mark.kafka
 async def test_the_process_itself_becomes_ready_answers_and_stops_when_asked(world: World, tmp_path: Path) -> None:
     for kommune in (world.oslo, world.bergen):
         await world.put(KATALOG, kommune.number, encode(kommune.entry()))
@@ -508,10 +532,11 @@ async def test_the_process_itself_becomes_ready_answers_and_stops_when_asked(wor
             await eventually(lambda: answers("/isready", "klar"))
             await eventually(lambda: answers("/metrics", 'fiks_status_changes_total{status="AKSEPTERT"}'))
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         async with asyncio.timeout(DEADLINE_S):
             output, _ = await process.communicate()
-    assert process.returncode == 0
+    assert process.returncode == 0, output
     lines = [json.loads(line) for line in output.splitlines()]
     (applied,) = [one for one in lines if one["event"] == "record_applied" and one["digisos_id"] == soknad.digisos_id]
     assert (applied["resultat"], applied["status"]) == ("recorded", "AKSEPTERT")
