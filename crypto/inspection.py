@@ -130,16 +130,14 @@ def describe_envelope(prefix: bytes) -> Envelope | None:
 def foreign_form(prefix: bytes) -> str | None:
     """Return what a file that is not binary CMS seems to be, and what to do about it, in Norwegian; None if nobody knows."""
     start = prefix.lstrip()[:64]
-    forms = (
+    forms: tuple[tuple[bytes, str], ...] = (
         (b"-----BEGIN", "PEM; gjør den binær med: openssl cms -cmsout -inform PEM -outform DER -in FIL -out UT"),
-        (b"MI", "base64; gjør den binær med: openssl base64 -d -A -in FIL -out UT"),
         (b"MIME-Version", "S/MIME; gjør den binær med: openssl cms -cmsout -inform SMIME -outform DER -in FIL -out UT"),
+        (b"MI", "base64; gjør den binær med: openssl base64 -d -A -in FIL -out UT"),
         (b"PK\x03\x04", "et zip-arkiv i klartekst: pakken er ikke forseglet"),
         (b"%PDF-", "en PDF i klartekst: den er ikke forseglet"),
         (b"{", "JSON i klartekst: den er ikke forseglet"),
     )
-    if start.startswith(b"MIME"):
-        forms = forms[2:]
     return next((text for magic, text in forms if start.startswith(magic)), None)
 
 

@@ -6,6 +6,8 @@ The commands check how they were called and show what came of it; ``konvolutt_se
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -172,7 +174,7 @@ def open_command(
     Avslutter med 0 når filene er skrevet, 1 når pakken eller nøkkelen ble avvist, 2 ved feil bruk.
     """
     needs(nokkel, "--nokkel", "for å åpne")
-    hint = f"Se hva som er galt: formidler konvolutt inspect {file} --nokkel {(nokkel or [''])[0]}"
+    look = shlex.join(["formidler", "konvolutt", "inspect", str(file), "--nokkel", *map(str, (nokkel or [])[:1])])
     only_package = {
         "--mappe": mappe,
         "--rot": rot,
@@ -181,7 +183,7 @@ def open_command(
     }
     _check_open(only_package, {"--ut": ut, "--overskriv": overskriv}, bare=bare)
     excludes(as_json and ut == STANDARD, "--json", "kan ikke skrives til stdout sammen med --ut -")
-    with answering(as_json=as_json, hint=hint):
+    with answering(as_json=as_json, hint=f"Se hva som er galt: {look}"):
         check_some_key(nokkel or [])
         keys = rings(nokkel or [], sertifikat or [], password_source(passord_fil))
         if mappe is not None:
@@ -198,7 +200,7 @@ def open_command(
         show_opened(document, as_json=as_json)
 
 
-def _check_open(only_package: dict[str, object], only_bare: dict[str, object], *, bare: bool) -> None:
+def _check_open(only_package: Mapping[str, object], only_bare: Mapping[str, object], *, bare: bool) -> None:
     if bare:
         for option, value in only_package.items():
             excludes(value, option, _BARE)

@@ -26,7 +26,7 @@ from crypto.inspection import (
     foreign_form,
     unwraps,
 )
-from crypto.spool import READ_AHEAD_BYTES
+from crypto.spool import READ_AHEAD_BYTES, CbcView
 from schemas.errors import UnsealError
 
 _OUR_CIPHER = "AES-256-CBC"
@@ -68,7 +68,7 @@ def inspect(path: Path, *, rings: Sequence[NamedRing], trust: Trust | None, now:
         "storrelse": spool.size,
         "sha256": spool.sha256,
         "konvolutt": _envelope_document(envelope, matches) if envelope else None,
-        "pakke": _package_document(diagnosis) if diagnosis else None,
+        "pakke": None if diagnosis is None else _package_document(diagnosis),
         "funn": [{"hvor": each.step, "feil": each.wrong, "tekst": each.text} for each in findings],
     }
 
@@ -121,18 +121,18 @@ def _match(
 def _look_inside(
     spool: Spool, rings: Sequence[NamedRing], trust: Trust | None, now: datetime, findings: list[Finding]
 ) -> Diagnosis | None:
-    """Diagnose the package with the first key whose plaintext is an archive; add what is found to ``findings``."""
+    """Diagnose the package with the surest key, and with the next while it is refused; add what is found to ``findings``."""
     if not rings:
         findings.append(Finding("nokkel", wrong=True, text="ingen av nøklene åpner konvolutten: den er til en annen"))
         return None
-    diagnosis: Diagnosis | None = None
+    best: Diagnosis | None = None
     for each in rings:
-        diagnosis, refused = _diagnose(spool, each, trust, now)
-        if diagnosis and not refused:
+        found, refused = _diagnose(spool, each, trust, now)
+        best = found if best is None or not refused else best
+        if not refused:
             break
-    if diagnosis:
-        findings.extend(diagnosis.findings)
-    return diagnosis
+    findings.extend(best.findings if best is not None else ())
+    return best
 
 
 def _diagnose(spool: Spool, keys: NamedRing, trust: Trust | None, now: datetime) -> tuple[Diagnosis, bool]:
@@ -146,24 +146,25 @@ def _diagnose(spool: Spool, keys: NamedRing, trust: Trust | None, now: datetime)
             "nokkel", f"{keys.file}: sertifikatet er ikke blant mottakerne, eller lengden er ikke hele blokker"
         )
         return diagnosis, True
+    padded = _is_padded(view)
     with io.BufferedReader(view, READ_AHEAD_BYTES) as stream:
-        try:
-            view.check_padding()
-        except UnsealError:
-            padding_problem = (
-                "utfyllingen i siste blokk er feil: feil nøkkel, eller chifferteksten er endret eller avkortet"
-            )
-            diagnosis = Diagnosis([Finding("innhold", wrong=True, text=padding_problem)])
-            padded = False
-        else:
-            diagnosis, padded = Diagnosis(), True
-        inside = diagnose_package(stream, view.size, trust=trust, now=now, limits=limits)
-    inside.findings[:0] = diagnosis.findings
-    refused = not padded or _is_refused(spool, keys, trust or _trust_in(inside), now)
-    explained = any(finding.wrong for finding in inside.findings)
+        found = diagnose_package(stream, view.size, trust=trust, now=now, limits=limits)
+    if not padded:
+        text = "utfyllingen i siste blokk er feil: feil nøkkel, eller chifferteksten er endret eller avkortet"
+        found.findings.insert(0, Finding("innhold", wrong=True, text=text))
+    explained = any(finding.wrong for finding in found.findings)
+    refused = not padded or _is_refused(spool, keys, trust or _trust_in(found), now)
     if refused and not explained:
-        inside.wrong("pakke", "pakken ville blitt avvist, uten at noen enkelt kontroll her viser hvorfor")
-    return inside, refused or explained
+        found.wrong("pakke", "pakken ville blitt avvist, uten at noen enkelt kontroll her viser hvorfor")
+    return found, refused or explained
+
+
+def _is_padded(view: CbcView) -> bool:
+    try:
+        view.check_padding()
+    except UnsealError:
+        return False
+    return True
 
 
 def _trust_in(diagnosis: Diagnosis) -> Trust:

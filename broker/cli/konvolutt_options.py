@@ -10,7 +10,7 @@ import typer
 _FORSENDELSE = "Til forsendelse.json"
 
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILER…", help="Filene; en sti blir til det siste leddet.", show_default=False)
+    list[Path], typer.Argument(metavar="FILER", help="Filene; en sti blir til det siste leddet.", show_default=False)
 ]
 InArgument = Annotated[
     Path, typer.Argument(metavar="INN", help="Den forseglede filen; - er stdin.", show_default=False)
