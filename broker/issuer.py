@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -119,10 +119,14 @@ class LocalIssuer:
     def _check_assertion(self, assertion: str) -> tuple[str, Organisasjonsnummer, str]:
         kid = str(extract_compact(assertion.encode()).headers()["kid"])
         entry, certificate = self._katalog.signer(NokkelId(kid))
-        key = ECKey.import_key(cast("EllipticCurvePublicKey", certificate.public_key()))
-        token = jwt.decode(assertion, key, algorithms=[_ALGORITHM])
+        key, now = certificate.public_key(), self._clock()
+        if not isinstance(key, EllipticCurvePublicKey):
+            raise CertificateError("en konnektor signerer med en P-256-nøkkel")
+        if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+            raise CertificateError("konnektorens sertifikat er ikke gyldig nå")
+        token = jwt.decode(assertion, ECKey.import_key(key), algorithms=[_ALGORITHM])
         jwt.JWTClaimsRegistry(
-            now=int(self._clock().timestamp()),
+            now=int(now.timestamp()),
             leeway=LEEWAY_S,
             iss={"essential": True, "value": entry.konnektor},
             aud={"essential": True, "value": self.issuer},

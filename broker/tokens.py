@@ -90,7 +90,7 @@ class HttpJwks:
             answer = await self._http.get(self._url)
             answer.raise_for_status()
             return KeySet.import_key_set(answer.json())
-        except (httpx.HTTPError, ValueError, JoseError):
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, JoseError):  # any JSON may come, or none
             return None
 
 
