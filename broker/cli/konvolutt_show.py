@@ -110,4 +110,5 @@ def _show_files(files: list[dict[str, Any]]) -> None:
         )
         for file in files
     ]
-    table("Fil", "Type", "Byte", "SHA-256", rows=rows)
+    if rows:
+        table("Fil", "Type", "Byte", "SHA-256", rows=rows)

@@ -762,6 +762,41 @@ class TestInspect:
         }
 
 
+class TestPage:
+    PAGE = Path(__file__).parents[4] / "docs/konvolutt.md"
+
+    def test_every_option_on_the_vendors_page_exists(self) -> None:
+        page = self.PAGE.read_text("utf-8")
+        helped = "".join(
+            CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+            for command in ("seal", "open", "inspect")
+        )
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page))
+        assert len(named) > 10
+        assert {option for option in named if option not in helped} == set()
+
+    @pytest.mark.openssl
+    def test_the_page_opens_and_verifies_our_package_with_openssl_alone(self, desk: Desk) -> None:
+        assert desk.seal().exit_code == 0
+        for name in ("kommune.key", "pakke.cms", "ca.pem"):
+            assert (desk / name).exists()
+        block = next(block for block in self.blocks() if "unzip" in block)
+        program = block.replace("unzip -q pakke.asice -d ut", f"{sys.executable} -m zipfile -e pakke.asice ut")
+        done = subprocess.run(["sh", "-ec", program], cwd=desk.folder, capture_output=True, check=True)
+        assert b"Verification successful" in done.stderr
+        assert done.stdout.strip() in (desk / "ut/META-INF/ASiCManifest.xml").read_bytes()
+
+    @pytest.mark.openssl
+    def test_the_pages_own_key_pair_serves(self, desk: Desk) -> None:
+        block = next(block for block in self.blocks() if "openssl req" in block)
+        subprocess.run(["sh", "-ec", block], cwd=desk.folder, capture_output=True, check=True)
+        assert desk.seal().exit_code == 0
+        assert desk.open().exit_code == 0
+
+    def blocks(self) -> list[str]:
+        return re.findall(r"```sh\n(.*?)```", self.PAGE.read_text("utf-8"), re.DOTALL)
+
+
 class TestProcess:
     """The command as it is really run."""
 
