@@ -43,11 +43,17 @@ class Katalog:
             self.put(entry)
 
     def put(self, entry: KatalogRecord) -> None:
-        """Take over ``entry`` in place of the kommune's former one."""
+        """Take over ``entry`` in place of the kommune's former one.
+
+        Raises:
+            ValueError: A certificate cannot be read. The former entry stays.
+        """
+        self._certificates |= {
+            certificate.nokkel_id: x509.load_pem_x509_certificate(certificate.pem.encode())
+            for certificate in entry.sertifikater
+            if certificate.nokkel_id not in self._certificates
+        }
         self._entries[entry.kommunenummer] = entry
-        for certificate in entry.sertifikater:
-            if certificate.nokkel_id not in self._certificates:
-                self._certificates[certificate.nokkel_id] = x509.load_pem_x509_certificate(certificate.pem.encode())
 
     def remove(self, kommunenummer: Kommunenummer) -> None:
         """Forget a kommune; it may be unknown already."""
@@ -130,13 +136,16 @@ class KatalogFollower:
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
-        async with self._open_topic() as tail, asyncio.TaskGroup() as tasks:
-            waiting = tasks.create_task(self._note_when(tail.caught_up))
-            async for batch in tail:
-                for record in batch:
-                    self._apply(record)
-                self.changed.set()
-            waiting.cancel()
+        async with self._open_topic() as tail:
+            # Not a task group, which would wrap the error that ``run`` waits for.
+            waiting = asyncio.create_task(self._note_when(tail.caught_up))
+            try:
+                async for batch in tail:
+                    for record in batch:
+                        self._apply(record)
+                    self.changed.set()
+            finally:
+                waiting.cancel()
 
     async def _note_when(self, caught_up: asyncio.Event) -> None:
         await caught_up.wait()
@@ -215,6 +224,8 @@ def _to_record(entry: KommuneEntry, folder: Path) -> KatalogRecord:
     certificates = [_load_certificate(folder / name, BRUK_KRYPTERING) for name in entry.krypteringssertifikater]
     certificates += [_load_certificate(folder / name, BRUK_KVITTERING) for name in entry.kvitteringssertifikater]
     common = entry.model_dump(exclude={"krypteringssertifikater", "kvitteringssertifikater", "enheter"})
+    # Avro keeps milliseconds: with more, an entry would differ from itself as it comes back from the topic.
+    common["endret"] = entry.endret.replace(microsecond=entry.endret.microsecond // 1000 * 1000)
     offices = tuple(Enhet(enhetsnummer=number, navn=name) for number, name in sorted(entry.enheter.items()))
     return KatalogRecord(**common, sertifikater=tuple(certificates), enheter=offices)
 
