@@ -46,6 +46,7 @@ from consumers.connector import (
     SvarMottatt,
     Vedlagt,
 )
+from consumers.connectors.leveranse_json import leveranse_json
 from schemas.digisos_soker_json import FILENAME
 from schemas.errors import (
     ConfigurationError,
@@ -146,7 +147,7 @@ class FiledropConnector:
         sums = {
             file.name: await self._write(work / file.name, forsendelse.read(file.name)) for file in forsendelse.files
         }
-        sums[LEVERANSE] = await self._write(work / LEVERANSE, _once(_leveranse(forsendelse)))
+        sums[LEVERANSE] = await self._write(work / LEVERANSE, _once(leveranse_json(forsendelse)))
         marker = orjson.dumps({"sha256": sums}, option=orjson.OPT_INDENT_2)
         await self._write(work / MARKER, _once(marker))
         await asyncio.to_thread(self._make_visible, work, forsendelse.melding_id)
@@ -258,25 +259,6 @@ def _read_update(path: Path, settle: Settle) -> ConnectorEvent:
     content, *rest = [each.read_bytes() for each in files]
     vedlagt = tuple(Vedlagt(each.name, data) for each, data in zip(letters, rest, strict=True))
     return Oppdatering(settle, digisos_id, content, vedlagt)
-
-
-def _leveranse(forsendelse: Leveranse) -> bytes:
-    document = {
-        "meldingId": forsendelse.melding_id,
-        "digisosId": forsendelse.digisos_id,
-        "kommunenummer": forsendelse.kommunenummer,
-        "navEksternRefId": forsendelse.nav_ekstern_ref_id,
-        "enhetsnummer": forsendelse.enhetsnummer,
-        "hastegrad": forsendelse.hastegrad,
-        "type": forsendelse.type,
-        "innsendt": timestamp(forsendelse.innsendt),
-        "avsender": forsendelse.avsender,
-        "filer": [
-            {"filnavn": f.name, "mimetype": f.mimetype, "storrelse": f.size, "sha256": f.sha256}
-            for f in forsendelse.files
-        ],
-    }
-    return json.dumps(document, ensure_ascii=False, indent=2).encode()
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
