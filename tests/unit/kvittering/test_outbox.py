@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.record import RecordPosition
+from kvittering import outbox as module
+from kvittering.outbox import OutboxPublisher
+from kvittering.store import StatusStore
+from schemas.codec import decode
+from schemas.errors import BrokerUnavailableError
+from schemas.records import StatusRecord
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+    from broker.record import Outgoing
+    from schemas.errors import TransportError
+
+
+class Kafka:
+    """Takes records, but for those of keys that are refused."""
+
+    def __init__(self) -> None:
+        self.taken: list[Outgoing] = []
+        self.refused: set[bytes] = set()
+
+    async def publish_all(self, batch: Iterable[Outgoing]) -> list[RecordPosition | TransportError]:
+        outcomes: list[RecordPosition | TransportError] = []
+        for one in batch:
+            if one.key in self.refused:
+                outcomes.append(BrokerUnavailableError("borte"))
+            else:
+                self.taken.append(one)
+                outcomes.append(RecordPosition(one.topic, 0, len(self.taken)))
+        return outcomes
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[StatusStore]:
+    async with StatusStore(tmp_path / "k.sqlite") as opened:
+        yield opened
+
+
+async def eventually(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+
+
+async def accept(kit: Any, store: StatusStore, count: int) -> list[Any]:
+    log, soknader = kit.log(), [kit.soknad() for _ in range(count)]
+    await store.apply([kit.read(log.transport(one.transport("AKSEPTERT"))) for one in soknader], kit.now)
+    return soknader
+
+
+async def test_what_kafka_has_is_taken_off_the_queue(kit: Any, store: StatusStore) -> None:
+    (soknad,) = await accept(kit, store, 1)
+    kafka = Kafka()
+    publisher = OutboxPublisher(store, kafka, asyncio.Event())  # type: ignore[arg-type]  # a publisher in memory
+    assert await publisher.publish_once() == 1
+    assert await publisher.publish_once() == 0
+    assert publisher.problem() is None
+    (sent,) = kafka.taken
+    assert decode(StatusRecord, sent.value).digisos_id == soknad.digisos_id
+
+
+async def test_what_kafka_refuses_stays_and_the_rest_goes(kit: Any, store: StatusStore) -> None:
+    stuck, free = await accept(kit, store, 2)
+    kafka = Kafka()
+    kafka.refused.add(stuck.digisos_id.encode())
+    publisher = OutboxPublisher(store, kafka, asyncio.Event())  # type: ignore[arg-type]  # a publisher in memory
+    await publisher.publish_once()
+    assert publisher.problem() == "Kafka: transport.megler-utilgjengelig"
+    assert [one.key for one in kafka.taken] == [free.digisos_id.encode()]
+    assert [one.outgoing.key for one in await store.pending(10)] == [stuck.digisos_id.encode()]
+    kafka.refused.clear()
+    await publisher.publish_once()
+    assert publisher.problem() is None
+    assert await store.pending(10) == []
+
+
+async def test_it_wakes_when_there_is_more_and_tries_again_after_an_outage(
+    kit: Any, store: StatusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    kafka, stored = Kafka(), asyncio.Event()
+    publisher = OutboxPublisher(store, kafka, stored)  # type: ignore[arg-type]  # a publisher in memory
+    task = asyncio.create_task(publisher.run())
+    try:
+        (soknad,) = await accept(kit, store, 1)
+        kafka.refused.add(soknad.digisos_id.encode())
+        stored.set()
+        await eventually(lambda: publisher.problem() is not None)
+        kafka.refused.clear()
+        await eventually(lambda: kafka.taken)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
