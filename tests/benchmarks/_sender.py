@@ -19,22 +19,35 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+import yaml
+
 from broker.clock import system_clock
 from broker.embedded.server import EmbeddedKafka
 from broker.kafka.admin import KafkaAdmin
 from broker.kafka.publisher import KafkaPublisher
 from broker.katalog import Katalog
 from broker.log import configure_logging
+from broker.record import Outgoing
 from broker.register import kommune_names, made_up_organisasjonsnummer
-from broker.routing import central_topics, kommune_topics, process_rights
+from broker.routing import KATALOG, central_topics, connector_rights, kommune_topics, process_rights
 from broker.sqlite import Database
-from crypto import Authority, KeyRing, PrivateKey, Signer, certificate_pem, new_private_key, nokkel_id
+from crypto import (
+    Authority,
+    KeyRing,
+    PrivateKey,
+    Signer,
+    certificate_pem,
+    new_private_key,
+    nokkel_id,
+    write_private_key,
+)
 from producers.checks import IntakeLimits
 from producers.dokument import Dokument
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
 from producers.outbox import MIGRATIONS, Message, Outbox, Queued
 from producers.relay import Relay
+from schemas.codec import encode
 from schemas.examples import make_pdf, make_soknad, make_vedlegg, synthetic_fodselsnummer
 from schemas.names import DigisosId, Fodselsnummer, Kommunenummer, NavEksternRefId, Organisasjonsnummer
 from schemas.records import BRUK_KRYPTERING, BRUK_KVITTERING, TRANSPORT_SENDT, KatalogRecord, Sertifikat
@@ -45,6 +58,7 @@ if TYPE_CHECKING:
     from broker.kafka.settings import KafkaSettings
 
 AVSENDER = Organisasjonsnummer("889640782")
+CONNECTOR = "acme"
 EIER_KEY = b"e" * 32
 DEADLINE_S = 60.0
 KOMMUNER_PER_REQUEST = 200
@@ -95,8 +109,8 @@ def _entry(knr: Kommunenummer) -> KatalogRecord:
         kommunenummer=knr,
         navn=kommune_names()[knr],
         organisasjonsnummer=made_up_organisasjonsnummer(int(knr)),
-        leverandor="acme",
-        konnektor="acme",
+        leverandor=CONNECTOR,
+        konnektor=CONNECTOR,
         sertifikater=tuple(_listed(certificate, use) for certificate, use in uses),
         endret=system_clock(),
     )
@@ -134,28 +148,78 @@ def sending_to(knr: Kommunenummer) -> Sending:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running broker, seen by its administrator and by the process ``producers``."""
+    """A running broker, seen by its administrator and by three processes, each with its own rights."""
 
     admin: KafkaSettings
     producers: KafkaSettings
+    kvittering: KafkaSettings
+    connector: KafkaSettings
 
 
 @asynccontextmanager
 async def cluster(kommuner: Sequence[Kommunenummer], folder: Path) -> AsyncIterator[Cluster]:
-    """Run the embedded Kafka with the topics of these kommuner, and the user ``producers`` with its own rights."""
+    """Run the embedded Kafka with the topics of these kommuner."""
     server, password = EmbeddedKafka(folder / "kafka"), secrets.token_urlsafe(16)
+    rights = {
+        "producers": process_rights("producers", kommuner),
+        "kvittering": process_rights("kvittering", kommuner),
+        CONNECTOR: [rule for knr in kommuner for rule in connector_rights(CONNECTOR, CONNECTOR, knr)],
+    }
     await asyncio.to_thread(server.start)
     try:
         async with KafkaAdmin(server.admin) as admin:
             await admin.ensure_topics(central_topics())
             for some in batched(kommuner, KOMMUNER_PER_REQUEST):
                 await admin.ensure_topics(spec for knr in some for spec in kommune_topics(knr))
-            await admin.ensure_acls(process_rights("producers", kommuner))
-            await admin.upsert_user("producers", password)
-        yield Cluster(server.admin, server.admin.as_user("producers", password))
+            for user, rules in rights.items():
+                await admin.ensure_acls(rules)
+                await admin.upsert_user(user, password)
+        yield Cluster(server.admin, *(server.admin.as_user(user, password) for user in rights))
     finally:
         # A clean stop of thousands of partitions takes seconds, and the folder goes away anyhow.
         await asyncio.to_thread(server.kill)
+
+
+def write_connector_setup(kommuner: Iterable[Kommunenummer], folder: Path) -> Path:
+    """Write the settings file of a connector process that keeps søknader in memory, and its keys; return its path.
+
+    The addresses in it lead nowhere: tokens are for packages that are too large for a record, and none here is.
+    """
+    keys, numbers = make_keys(), tuple(kommuner)
+    names = [f"kommune-{knr}.pem" for knr in numbers]
+    certificates = {
+        "ca.pem": keys.authority.certificate,
+        "konnektor.pem": keys.connector[0],
+        **dict(zip(names, map(kommune_certificate, numbers), strict=True)),
+    }
+    for name, certificate in certificates.items():
+        (folder / name).write_bytes(certificate_pem(certificate))
+    write_private_key(folder / "kommune.key", keys.kommune)
+    write_private_key(folder / "konnektor.key", keys.connector[1])
+    setup = {
+        "konnektor": CONNECTOR,
+        "leverandor": CONNECTOR,
+        "signering": {"sertifikat": "konnektor.pem", "nokkel": "konnektor.key"},
+        "tillit": {"rotter": ["ca.pem"]},
+        "innsyn_sertifikat": names[0],
+        "tokenutsteder": {"navn": "http://127.0.0.1:9", "token_url": "http://127.0.0.1:9/token"},
+        "dokumentlager_url": "http://127.0.0.1:9",
+        "database": "konnektor.sqlite",
+        "port": 0,
+        "kommuner": [
+            {"kommunenummer": str(knr), "nokler": [name, "kommune.key"], "type": "memory"}
+            for knr, name in zip(numbers, names, strict=True)
+        ],
+    }
+    path = folder / "konnektor.yaml"
+    path.write_text(yaml.safe_dump(setup), "utf-8")
+    return path
+
+
+async def publish_katalog(kafka: KafkaSettings, kommuner: Iterable[Kommunenummer]) -> None:
+    async with KafkaPublisher(kafka) as publisher:
+        for entry in map(_entry, kommuner):
+            await publisher.publish(Outgoing(KATALOG, entry.kommunenummer.encode(), encode(entry)))
 
 
 @asynccontextmanager
