@@ -59,11 +59,13 @@ class Change:
         state: The state afterwards.
         outcome: ``recorded``, ``repeat`` or ``refused``: what became of the fact itself.
         refused: The fact, or earlier ones that this one proved wrong.
+        verdicts: Those of ``state``, where they are known already.
     """
 
     state: SoknadState
     outcome: Literal["recorded", "repeat", "refused"]
     refused: tuple[Refused, ...] = ()
+    verdicts: Verdicts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +146,24 @@ def fact_id(fact: Fact) -> str:
     return fact.melding_id if isinstance(fact, Sakshendelse) else fact.hendelse_id
 
 
-def apply(state: SoknadState, fact: Fact) -> Change:
+def apply(state: SoknadState, fact: Fact, known: Verdicts | None = None) -> Change:
     """Return the state with one more fact, and what that fact shows to be wrong.
 
     Args:
         state: What is known so far; ``SoknadState(digisos_id=…)`` for a søknad that is new.
         fact: A transport record, or a kvittering or hendelse whose signature holds (``chain.read_ledd``, ``hendelser``).
+        known: The verdicts of ``state``, if the caller has them.
     """
     new_id = fact_id(fact)
-    if any(fact_id(known) == new_id for known in _lane(state, fact)):
+    if any(fact_id(one) == new_id for one in _lane(state, fact)):
         return Change(state, "repeat")
-    before = judge_all(state).refused
+    before = (known or judge_all(state)).refused
     grown = _append(state, fact)
     verdicts = judge_all(grown)
     refused = tuple(Refused(one, error) for one, error in verdicts.refused.items() if one not in before)
     kept = _without_refused(grown, verdicts)
     if new_id not in verdicts.refused:
-        return Change(kept, "recorded", refused)
+        return Change(kept, "recorded", refused, verdicts if kept is grown else None)
     return Change(state if kept == state else kept, "refused", refused)
 
 
@@ -178,13 +181,13 @@ def judge_all(state: SoknadState) -> Verdicts:
     return Verdicts(verdicts.holds, waits, refused)
 
 
-def project(state: SoknadState) -> Projection:
-    """Return what the facts mean.
+def project(state: SoknadState, known: Verdicts | None = None) -> Projection:
+    """Return what the facts mean; ``known`` are the verdicts of ``state``, if the caller has them.
 
     The three sources are folded one after the other, transport first. By rule 6 of ``lifecycle`` any other interleaving
     would end in the same status.
     """
-    verdicts = judge_all(state)
+    verdicts = known or judge_all(state)
     meldinger = state.meldinger()
     first = next(iter(meldinger), None)
     valid = tuple(h for h in state.hendelser if h.melding_id not in verdicts.refused and first is not None)

@@ -233,14 +233,14 @@ def _apply_one(batch: _Batch, read: ReadRecord) -> Applied:
     if read.fact is None:
         return _refuse_unread(batch, read)
     before = _projection(batch, read)
-    change = apply(before.state, read.fact)
+    change = apply(before.state, read.fact, before.verdicts)
     _keep_raw(batch, read, change.outcome)
     for refused in change.refused:
         _refuse(batch, read, refused)
     codes = tuple(refused.error.code for refused in change.refused)
     if change.state is before.state:
         return Applied(read, change.outcome, codes[0] if change.outcome == "refused" else None, refused=codes)
-    after = project(change.state)
+    after = project(change.state, change.verdicts)
     batch.shown[after.state.digisos_id] = after
     batch.changed.add(after.state.digisos_id)
     waits_for = after.verdicts.waits.get(fact_id(read.fact))
