@@ -7,8 +7,9 @@ A shell (``consumers.runner``) reads Kafka, talks to the fagsystem and carries o
    after that its negative kvittering, if anybody knows which søknad to answer for.
 3. Records of one key go one at a time, in offset order: what follows a failed one waits behind it.
 4. Records of other keys flow past a waiting one, up to the limits.
-5. What belongs to a dead-lettered søknad is not delivered: it follows into the dead letter topic, in order, until a redriven
-   record of the key comes. Dead keys are given at the start, since they outlive a restart.
+5. What belongs to a dead-lettered søknad is not delivered: it follows into the dead letter topic, in order. Redriven records go
+   all the same, and when the last of them is delivered the key lives again. Dead keys are given at the start, since they outlive
+   a restart.
 6. An unavailable fagsystem counts no attempts: the kommune's partitions pause, one record at a time probes, and the first answer
    resumes. An answer is ``Handled`` or ``FagsystemFailureError``; an error from before the fagsystem was asked proves nothing.
 7. A record that fails by itself is dead-lettered when ``broker.retry`` says that its attempts are used up.
@@ -216,9 +217,7 @@ class Delivery:
 
     def _promote(self, entry: _Entry) -> list[Command]:
         """Let the first of its key go."""
-        if entry.received.redriven:
-            self._dead.discard(entry.received.key)
-        if entry.received.key in self._dead:
+        if entry.received.key in self._dead and not entry.received.redriven:
             return self._give_up(entry, BehindDeadLetterError())
         if entry.received.error is not None:
             return self._give_up(entry, entry.received.error)
@@ -232,8 +231,10 @@ class Delivery:
         if entry is None:
             return []
         match event:
-            case Handled(repeated=repeated):
+            case Handled(repeated=repeated, revives=revives):
                 self._leave(entry)
+                if revives:
+                    self._dead.discard(entry.received.key)
                 return [*([] if repeated else self._close_breaker()), *self._run(entry, _Step.PUBLISH)]
             case DeadLettered(answerable=answerable, blocks=blocks):
                 if blocks:

@@ -52,7 +52,7 @@ class Received:
         key: Its key as text: the digisosId, or whatever a foreign writer put there.
         size: Bytes that it holds in memory until it is done.
         urgent: Nødhjelp.
-        redriven: An operator has sent it again, so its key is no longer dead.
+        redriven: An operator has sent it again, so it goes although its key is dead.
         error: It cannot be read, so there is nothing to deliver.
     """
 
@@ -72,10 +72,12 @@ class Handled:
     Attributes:
         ticket: Of which record.
         repeated: The answer is from before and the fagsystem was not asked.
+        revives: It was the last undelivered one of a dead key: what comes next on the key goes as usual.
     """
 
     ticket: Ticket
     repeated: bool = False
+    revives: bool = False
 
 
 @dataclass(frozen=True, slots=True)

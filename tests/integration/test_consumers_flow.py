@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.kafka.publisher import KafkaPublisher
+from broker.record import GJENKJORINGER_HEADER, Outgoing, header
+from broker.routing import dead_letter_topic, hendelse_topic, kvittering_topic, soknad_topic
+from consumers.connector import ConnectorContext, Vedlagt
+from consumers.connectors.memory import SPEC, MemoryConnector, MemorySettings
+from consumers.dedup import DedupStore
+from consumers.kvitteringer import Issuer, claims_of
+from consumers.runner import Kommune, KommuneRunner, Shared
+from crypto import Authority, KeyRing, Signer, Spool, Trust, open_package, seal_package, verify_jws
+from schemas.codec import decode, encode
+from schemas.errors import FagsystemFailureError, FagsystemUnavailableError, PackageMissingError
+from schemas.examples import make_digisos_soker, make_soknad, make_vedlegg
+from schemas.forsendelse import Forsendelse
+from schemas.kvittering import KvitteringClaims
+from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId, Organisasjonsnummer, Sha256
+from schemas.records import DeadLetterRecord, HendelseRecord, KvitteringRecord, SoknadRecord
+
+if TYPE_CHECKING:
+    from broker.kafka.settings import KafkaSettings
+    from broker.record import Incoming
+
+pytestmark = pytest.mark.kafka
+
+ORGNR = Organisasjonsnummer("889640782")
+
+
+class NoDokumentlager:
+    async def read(self, dokumentlager_id: object, size: int) -> AsyncIterator[bytes]:
+        _ = dokumentlager_id, size
+        raise PackageMissingError("ikke her")
+        yield b""
+
+
+class World:
+    """One kommune with its keys, its fagsystem in memory, and a sender."""
+
+    def __init__(self, kafka: Any, number: Kommunenummer, settings: KafkaSettings, folder: Path) -> None:
+        self.kafka = kafka
+        self.number = number
+        self.settings = settings
+        self.folder = folder
+        self.now = datetime.now(UTC)
+        authority = Authority.create(self.now, "Test CA")
+        self.recipient, self.key = authority.issue(
+            "Kommune", ORGNR, purpose="kryptering", now=self.now, valid_days=30, key="rsa2048"
+        )
+        self.innsyn, self.innsyn_key = authority.issue(
+            "Innsyn", ORGNR, purpose="kryptering", now=self.now, valid_days=30, key="rsa2048"
+        )
+        self.sender = Signer(
+            *authority.issue("Avsender", ORGNR, purpose="signering", now=self.now, valid_days=30, key="p256")
+        )
+        certificate, key = authority.issue(
+            "Konnektor", ORGNR, purpose="signering", now=self.now, valid_days=30, key="p256"
+        )
+        self.issuer = Issuer("acme", certificate, key)
+        self.trust = Trust(roots=[authority.certificate])
+        self.connector = self.new_fagsystem()
+        self.runs = 0
+
+    def new_fagsystem(self, svar: str = "MOTTATT") -> MemoryConnector:
+        context = ConnectorContext(self.number, lambda: datetime.now(UTC), NoState())
+        return MemoryConnector(MemorySettings(svar=svar), context)  # type: ignore[arg-type]  # a literal in a test
+
+    def soknad(self, **change: Any) -> SoknadRecord:
+        innsendt = self.now.replace(microsecond=self.now.microsecond // 1000 * 1000)
+        ids = {"digisos_id": DigisosId.new(), "melding_id": MeldingId.new(), "type": "SOKNAD"} | change
+        stated = Forsendelse(kommunenummer=self.number, opprettet=innsendt, **ids)
+        rng = random.Random(ids["melding_id"])
+        document = make_soknad(rng, kind="kort", fodselsnummer="01810012345", kommunenummer=self.number, now=self.now)
+        files = [
+            ("forsendelse.json", "application/json", stated.to_json()),
+            ("soknad.json", "application/json", document),
+            ("vedlegg.json", "application/json", make_vedlegg([])),
+        ]
+        sealed, summary = seal_package(files, recipient=self.recipient, signer=self.sender, now=self.now)
+        return SoknadRecord(
+            kommunenummer=self.number,
+            nav_ekstern_ref_id=NavEksternRefId(f"ref-{ids['melding_id']}"),
+            innsendt=innsendt,
+            avsender=ORGNR,
+            nokkel_id=summary.nokkel_id,
+            sha256=summary.sha256,
+            storrelse=summary.size,
+            pakke=sealed,
+            **ids,
+        )
+
+    async def send(self, *records: SoknadRecord | bytes, key: bytes | None = None, redrives: int = 0) -> None:
+        publisher = await self.kafka.publisher()
+        headers = ((GJENKJORINGER_HEADER, str(redrives).encode()),) if redrives else ()
+        for record in records:
+            value = record if isinstance(record, bytes) else encode(record)
+            place = key if key is not None else record.digisos_id.encode()  # type: ignore[union-attr]  # bytes have a key
+            await publisher.publish(Outgoing(soknad_topic(self.number), place, value, headers))
+
+    @asynccontextmanager
+    async def running(self, *, store: str = "lokalt") -> AsyncIterator[KommuneRunner]:
+        with ThreadPoolExecutor(2) as pool:
+            async with (
+                DedupStore(self.folder / f"{store}.sqlite") as dedup,
+                KafkaPublisher(self.settings) as publisher,
+            ):
+                shared = Shared(
+                    leverandor=self.kafka.vendor,
+                    issuer=self.issuer,
+                    innsyn=self.innsyn,
+                    trust=self.trust,
+                    kafka=self.settings,
+                    publisher=publisher,
+                    dokumentlager=NoDokumentlager(),
+                    store=dedup,
+                    pool=pool,
+                    clock=lambda: datetime.now(UTC),
+                    random=lambda: 0.0,
+                )
+                ring = KeyRing([(self.recipient, self.key)])
+                kommune = Kommune(self.number, ring, SPEC, MemorySettings())
+                runner = KommuneRunner(kommune, shared, connector=self.connector)
+                task = asyncio.create_task(runner.run())
+                try:
+                    yield runner
+                finally:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                    if not task.cancelled():
+                        task.result()
+
+    async def read(self, topic: str, count: int) -> list[Incoming]:
+        found: list[Incoming] = []
+        tail = await self.kafka.tail([topic])
+        async for batch in tail:
+            found += batch
+            if len(found) >= count:
+                return found
+        return found
+
+    async def kvitteringer(self, count: int) -> list[KvitteringClaims]:
+        records = await self.read(kvittering_topic(self.number), count)
+        return [claims_of(decode(KvitteringRecord, record.value).jws) for record in records]
+
+    async def dead_letters(self, count: int) -> list[tuple[Incoming, DeadLetterRecord]]:
+        records = await self.read(dead_letter_topic(self.number), count)
+        return [(record, decode(DeadLetterRecord, record.value)) for record in records]
+
+
+class NoState:
+    async def get(self, name: str) -> str | None:
+        _ = name
+        return None
+
+    async def put(self, name: str, value: str) -> None:
+        _ = name, value
+
+
+@pytest.fixture
+async def world(kafka: Any, tmp_path: Path) -> World:
+    number = await kafka.new_kommune()
+    return World(kafka, number, await kafka.connector(number), tmp_path)
+
+
+async def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not holds():
+        assert asyncio.get_running_loop().time() < deadline, "it never came true"
+        await asyncio.sleep(0.01)
+
+
+async def test_a_soknad_comes_to_the_fagsystem_and_its_kvittering_to_the_topic(world: World) -> None:
+    record = world.soknad()
+    await world.send(record)
+    async with world.running():
+        (claims,) = await world.kvitteringer(1)
+    assert (claims.status, claims.grad, claims.nr, claims.forrige) == ("MOTTATT", "LAGRET", 1, None)
+    assert (claims.digisos_id, claims.melding_id, claims.sha256) == (
+        record.digisos_id,
+        record.melding_id,
+        record.sha256,
+    )
+    assert world.connector.soknader[record.melding_id].keys() == {"soknad.json", "vedlegg.json"}
+
+
+async def test_the_kvittering_on_the_topic_is_signed_by_the_connector_and_says_what_the_record_says(
+    world: World,
+) -> None:
+    record = world.soknad()
+    await world.send(record)
+    async with world.running():
+        (incoming,) = await world.read(kvittering_topic(world.number), 1)
+    on_topic = decode(KvitteringRecord, incoming.value)
+    payload, _ = verify_jws(on_topic.jws, [world.issuer.certificate])
+    assert KvitteringClaims.from_json(payload).record(on_topic.jws) == on_topic
+    assert incoming.key == record.digisos_id.encode()
+    assert header(incoming.headers, "ce_id") == on_topic.kvittering_id.encode()
+
+
+async def test_tampered_foreign_and_broken_records_become_dead_letters_and_the_next_flows(world: World) -> None:
+    tampered, moved, good = world.soknad(), world.soknad(), world.soknad()
+    package = bytearray(tampered.pakke or b"")
+    package[len(package) // 2] ^= 1
+    tampered = tampered.model_copy(update={"pakke": bytes(package), "sha256": Sha256.of(bytes(package))})
+    moved = moved.model_copy(update={"melding_id": MeldingId.new()})
+    nobody, unreadable = DigisosId.new(), DigisosId.new()
+    await world.send(tampered, moved, good.model_copy(update={"kommunenummer": Kommunenummer("0301")}))
+    await world.send(b"not ours", key=unreadable.encode())
+    await world.send(b"\0\0\0\0\1broken", key=b"\xff no id")
+    await world.send(world.soknad(digisos_id=nobody), key=DigisosId.new().encode())
+    last = world.soknad()
+    await world.send(last)
+    async with world.running():
+        letters = await world.dead_letters(6)
+        claims = await world.kvitteringer(6)
+    codes = {letter.digisos_id: letter.kode for _, letter in letters}
+    assert codes[tampered.digisos_id] == "krypto.apning"
+    assert codes[moved.digisos_id] == "kontrakt.avvik"
+    assert codes[good.digisos_id] == "kontrakt.avvik"
+    assert codes[unreadable] == "kontrakt.ukjent-skjema"
+    assert codes[None] == "kontrakt.uleselig"
+    negative = {one.digisos_id: one for one in claims if one.status == "AVVIST"}
+    assert {one.grad for one in negative.values()} == {"INGEN"}
+    assert negative[tampered.digisos_id].kode == "krypto.apning"
+    assert negative[tampered.digisos_id].melding_id == tampered.melding_id
+    assert negative[unreadable].melding_id is None
+    assert negative[unreadable].sha256 == Sha256.of(b"not ours")
+    assert [one.digisos_id for one in claims if one.status == "MOTTATT"] == [last.digisos_id]
+
+
+async def test_a_dead_letter_carries_the_record_byte_for_byte_and_both_header_families(world: World) -> None:
+    value = b"not ours"
+    await world.send(value, key=DigisosId.new().encode())
+    async with world.running():
+        ((incoming, letter),) = await world.dead_letters(1)
+    assert letter.opprinnelig.verdi == value
+    assert header(incoming.headers, "kafka_dlt-original-topic") == soknad_topic(world.number).encode()
+    assert header(incoming.headers, "__connect.errors.topic") == soknad_topic(world.number).encode()
+    assert header(incoming.headers, "fiks_kode") == b"kontrakt.ukjent-skjema"
+    assert letter.trinn == "DEKODING"
+
+
+async def test_a_fagsystem_that_is_down_loses_nothing_and_counts_nothing(world: World) -> None:
+    world.connector.down = FagsystemUnavailableError("nede")
+    records = [world.soknad() for _ in range(4)]
+    await world.send(*records)
+    async with world.running():
+        await until(lambda: world.connector.deliveries >= 6)
+        assert not world.connector.soknader
+        world.connector.down = None
+        claims = await world.kvitteringer(4)
+    assert {one.melding_id for one in claims} == {one.melding_id for one in records}
+    assert {one.status for one in claims} == {"MOTTATT"}
+
+
+async def test_a_soknad_that_always_fails_is_dead_lettered_while_others_flow_past(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.delivery.delay", lambda *_: timedelta(milliseconds=1))
+    bad, good = world.soknad(), world.soknad()
+    deliver = world.connector.deliver
+
+    async def picky(forsendelse: Any) -> Any:
+        if forsendelse.melding_id == bad.melding_id:
+            raise ValueError("a foreign error that quotes a person")
+        return await deliver(forsendelse)
+
+    monkeypatch.setattr(world.connector, "deliver", picky)
+    await world.send(bad, good)
+    async with world.running():
+        ((incoming, letter),) = await world.dead_letters(1)
+        claims = await world.kvitteringer(2)
+    assert (letter.kode, letter.trinn, len(letter.forsok)) == ("fagsystem.feil", "OVERLEVERING", 8)
+    assert b"person" not in b"".join(value for _, value in incoming.headers)
+    assert {one.melding_id: one.status for one in claims} == {bad.melding_id: "AVVIST", good.melding_id: "MOTTATT"}
+
+
+async def test_an_ettersendelse_never_overtakes_its_soknad(world: World) -> None:
+    first = world.soknad()
+    later = [world.soknad(digisos_id=first.digisos_id, type="ETTERSENDELSE") for _ in range(3)]
+    world.connector.failures = [FagsystemFailureError("x")]
+    await world.send(first, *later)
+    async with world.running():
+        claims = await world.kvitteringer(4)
+    assert world.connector.order == [first.melding_id, *(one.melding_id for one in later)]
+    assert [one.nr for one in claims] == [1, 2, 3, 4]
+    jws = [decode(KvitteringRecord, one.value).jws for one in await world.read(kvittering_topic(world.number), 4)]
+    assert [one.forrige for one in claims] == [None, *(Sha256.of(each.encode()) for each in jws[:3])]
+
+
+async def test_what_follows_a_dead_letter_is_parked_behind_it_across_a_restart_until_it_is_redriven(
+    world: World,
+) -> None:
+    first = world.soknad()
+    broken = first.model_copy(update={"sha256": Sha256.of(b"x")})
+    second = world.soknad(digisos_id=first.digisos_id, type="ETTERSENDELSE")
+    await world.send(broken)
+    async with world.running():
+        await world.kvitteringer(1)
+    await world.send(second)
+    async with world.running():
+        claims = await world.kvitteringer(2)
+        assert claims[1].kode == "levering.venter-bak-dodt-brev"
+        assert world.connector.deliveries == 0
+        await world.send(first, second, redrives=1)
+        claims = await world.kvitteringer(4)
+        third = world.soknad(digisos_id=first.digisos_id, type="ETTERSENDELSE")
+        await world.send(third)
+        claims = await world.kvitteringer(5)
+    assert [one.status for one in claims] == ["AVVIST", "AVVIST", "MOTTATT", "MOTTATT", "MOTTATT"]
+    assert world.connector.order == [first.melding_id, second.melding_id, third.melding_id]
+
+
+@pytest.mark.parametrize("store", ["lokalt", "tapt"])
+async def test_a_repeat_after_a_restart_gets_the_original_kvittering_byte_for_byte(world: World, store: str) -> None:
+    record = world.soknad()
+    await world.send(record)
+    async with world.running():
+        await world.kvitteringer(1)
+    await world.send(record)
+    async with world.running(store=store):
+        first, second = await world.read(kvittering_topic(world.number), 2)
+    assert first.value == second.value
+    assert world.connector.deliveries == 1
+
+
+async def test_offsets_are_committed_only_behind_what_is_done(world: World) -> None:
+    records = [world.soknad() for _ in range(6)]
+    await world.send(*records)
+    async with world.running():
+        await world.kvitteringer(6)
+    async with world.running():
+        await world.send(last := world.soknad())
+        await until(lambda: last.melding_id in world.connector.soknader)
+    assert world.connector.deliveries == 7
+
+
+async def test_a_later_answer_continues_the_chain_and_is_acknowledged_when_it_is_durable(world: World) -> None:
+    world.connector = world.new_fagsystem("LEVERT")
+    accepted, rejected = world.soknad(), world.soknad()
+    world.connector.tell_mottatt(accepted.melding_id)  # faster than our own hand-over
+    await world.send(accepted, rejected)
+    async with world.running():
+        await world.kvitteringer(3)
+        world.connector.tell_avvist(rejected.melding_id, "Ola Nordmann bor ikke her")
+        claims = await world.kvitteringer(4)
+        await until(lambda: not world.connector.unsettled)
+    said = {one.melding_id: [c for c in claims if c.melding_id == one.melding_id] for one in (accepted, rejected)}
+    assert [(c.status, c.grad, c.nr) for c in said[accepted.melding_id]] == [
+        ("LEVERT", "VALIDERT", 1),
+        ("MOTTATT", "LAGRET", 2),
+    ]
+    assert [(c.status, c.kode) for c in said[rejected.melding_id]] == [
+        ("LEVERT", None),
+        ("AVVIST", "fagsystem.ukjent-kode"),
+    ]
+
+
+async def test_a_case_update_is_sealed_for_innsyn_and_signed_by_the_connector(world: World) -> None:
+    record = world.soknad()
+    await world.send(record)
+    document = make_digisos_soker(["MOTTATT"], now=world.now)
+    async with world.running():
+        world.connector.tell_oppdatering(record.digisos_id, document, Vedlagt("brev.pdf", b"%PDF-1.4"))
+        (incoming,) = await world.read(hendelse_topic(world.number), 1)
+        await until(lambda: not world.connector.unsettled)
+    update = decode(HendelseRecord, incoming.value)
+    with Spool() as spool:
+        spool.write(update.pakke or b"")
+        spool.finish()
+        ring = KeyRing([(world.innsyn, world.innsyn_key)])
+        with open_package(spool, keys=ring, trust=world.trust, now=world.now) as package:
+            assert package.read_bytes("digisos-soker.json", 10_000) == document
+            assert package.read_bytes("brev.pdf", 100) == b"%PDF-1.4"
+            assert package.signer == world.issuer.certificate
+            assert package.forsendelse is not None
+            assert package.forsendelse.melding_id == update.melding_id
+
+
+async def test_a_case_update_that_breaks_the_rules_is_refused_and_the_next_goes_through(world: World) -> None:
+    case = DigisosId.new()
+    async with world.running():
+        world.connector.tell_oppdatering(case, make_digisos_soker(["UNDER_BEHANDLING"], now=world.now))
+        world.connector.tell_oppdatering(case, make_digisos_soker(["MOTTATT"], now=world.now))
+        big = Vedlagt("stort.pdf", secrets.token_bytes(600_000))
+        world.connector.tell_oppdatering(case, make_digisos_soker(["MOTTATT"], now=world.now), big)
+        await world.read(hendelse_topic(world.number), 1)
+        await until(lambda: not world.connector.unsettled)
+    assert [error.code for error in world.connector.refused] == ["kontrakt.ugyldig-dokument", "transport.for-stor"]
