@@ -107,16 +107,22 @@ class EnvelopeScanner:
 
     # --- steps: each waits by ``yield`` until the next chunk is there
 
+    def _ready(self, count: int) -> bytes | None:
+        """Take octets that are all here, which is the usual case, without the cost of a step."""
+        end = self._at + count
+        if end > len(self._chunk) or self._kept + count > self._max_header_bytes:
+            return None
+        taken = bytes(self._chunk[self._at : end])
+        self._at = end
+        self._offset += count
+        self._kept += count
+        return taken
+
     def _take(self, count: int) -> Steps[bytes]:
+        """Take octets as they come."""
         self._kept += count
         if self._kept > self._max_header_bytes:
             raise UnsealError
-        end = self._at + count
-        if end <= len(self._chunk):  # the usual case: all of it is here
-            taken = bytes(self._chunk[self._at : end])
-            self._at = end
-            self._offset += count
-            return taken
         kept = bytearray()
         while len(kept) < count:
             if self._at == len(self._chunk):
@@ -154,7 +160,7 @@ class EnvelopeScanner:
 
     def _head(self, tag_octet: int | None = None) -> Steps[tuple[int, int | None, bytes]]:
         """Read tag and length: the tag, the offset where its content ends (None: indefinite), and the octets read."""
-        taken = yield from self._take(2)
+        taken = self._ready(2) or (yield from self._take(2))
         tag, first = taken
         if (tag_octet is not None and tag != tag_octet) or tag & 0x1F == 0x1F:  # noqa: PLR2004 - no high tag numbers
             raise UnsealError
@@ -167,7 +173,7 @@ class EnvelopeScanner:
         size = first & 0x7F
         if size > _MAX_LENGTH_OCTETS:
             raise UnsealError
-        more = yield from self._take(size)
+        more = self._ready(size) or (yield from self._take(size))
         return tag, self._offset + int.from_bytes(more, "big"), taken + more
 
     def _element(self, tag_octet: int | None = None, depth: int = der.MAX_DEPTH) -> Steps[bytes]:
@@ -198,7 +204,7 @@ class EnvelopeScanner:
     def _close(self, end: int | None) -> Steps[None]:
         """Check that a structure ends here."""
         if end is None:
-            mark = yield from self._take(2)
+            mark = self._ready(2) or (yield from self._take(2))
             if mark != der.END_OF_CONTENTS:
                 raise UnsealError
         elif end != self._offset:

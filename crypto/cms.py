@@ -29,7 +29,7 @@ from crypto import algorithms, der
 from crypto.algorithms import BLOCK_BYTES, KEY_BYTES, OAEP_SHA256, PKCS1V15
 from crypto.ber import OID_DATA, OID_ENVELOPED_DATA, EnvelopeScanner
 from crypto.certificates import issuer_and_serial, rsa_key
-from crypto.limits import Limits
+from crypto.limits import DEFAULT_LIMITS, Limits
 from schemas.errors import UnsealError
 
 if TYPE_CHECKING:
@@ -294,9 +294,9 @@ class CmsDecryptor:
         limits: ``max_header_bytes`` bounds what is kept in memory.
     """
 
-    def __init__(self, keys: KeyRing, *, limits: Limits | None = None) -> None:
+    def __init__(self, keys: KeyRing, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._keys = keys
-        self._scanner = EnvelopeScanner((limits or Limits()).max_header_bytes)
+        self._scanner = EnvelopeScanner(limits.max_header_bytes)
         self._decryptor: CipherContext | None = None
         self._tail = b""
         self._scratch = bytearray()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from crypto.asice import AsiceReader, AsiceWriter
 from crypto.certificates import judge_recipient, nokkel_id
 from crypto.cms import CmsEncryptor, seal
-from crypto.limits import Limits
+from crypto.limits import DEFAULT_LIMITS, Limits
 from crypto.spool import READ_AHEAD_BYTES
 from schemas.errors import InvalidDocumentError, MismatchError, UnsealError
 from schemas.forsendelse import FILENAME, Forsendelse
@@ -211,7 +211,7 @@ def open_package(
     keys: KeyRing,
     trust: Trust,
     now: datetime,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     require_forsendelse: bool = True,
 ) -> OpenedPackage:
     """Open and verify a package: everything, before a byte can be read.
@@ -232,7 +232,7 @@ def open_package(
     small = view.size <= READ_AHEAD_BYTES
     stream = io.BytesIO(view.readall()) if small else io.BufferedReader(view, READ_AHEAD_BYTES)
     try:
-        reader = AsiceReader(stream, view.size, trust=trust, now=now, limits=limits or Limits())
+        reader = AsiceReader(stream, view.size, trust=trust, now=now, limits=limits)
         forsendelse = _forsendelse(reader, required=require_forsendelse)
         view.check_padding()  # last, so that it fails where everything else may fail
     except BaseException:

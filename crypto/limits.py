@@ -31,3 +31,6 @@ class Limits:
     max_total_bytes: int = 300 * MIB
     max_directory_bytes: int = MIB
     max_manifest_bytes: int = MIB
+
+
+DEFAULT_LIMITS = Limits()

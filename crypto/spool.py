@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from crypto.algorithms import BLOCK_BYTES
 from crypto.ber import EnvelopeScanner
 from crypto.cms import check_version, content_key, strip_padding
-from crypto.limits import MIB, Limits
+from crypto.limits import DEFAULT_LIMITS, MIB, Limits
 from schemas.errors import StoreError, UnsealError
 from schemas.names import Sha256
 
@@ -47,8 +47,10 @@ class Spool:
         limits: ``max_package_bytes`` and ``max_header_bytes``; beyond them nothing more is kept.
     """
 
-    def __init__(self, *, memory_bytes: int = MIB, directory: Path | None = None, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(
+        self, *, memory_bytes: int = MIB, directory: Path | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        self._limits = limits
         self._scanner = EnvelopeScanner(self._limits.max_header_bytes)
         folder = None if directory is None else str(directory)
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(memory_bytes, dir=folder)  # noqa: SIM115 - close() closes it
