@@ -32,7 +32,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -172,10 +171,13 @@ class HttpConnector:
             "Idempotency-Key": forsendelse.melding_id,
             "Content-Type": f"multipart/form-data; boundary={boundary}",
         }
+        broken: list[MeldingsformidlerError] = []
         with _mapped():
             answer = await self._http.post(
-                f"{self._url}/soknader", content=_multipart(forsendelse, boundary), headers=headers
+                f"{self._url}/soknader", content=_watched(_multipart(forsendelse, boundary), broken), headers=headers
             )
+        if broken:
+            raise broken[0]  # an answer to half a søknad is no answer
         return self._svar(answer)
 
     def _svar(self, answer: httpx.Response) -> Svar:
@@ -248,17 +250,30 @@ class HttpConnector:
 async def _multipart(forsendelse: Leveranse, boundary: str) -> AsyncIterator[bytes]:
     yield _head(boundary, 'name="leveranse"', "application/json") + leveranse_json(forsendelse)
     for file in forsendelse.files:
-        yield b"\r\n" + _head(boundary, f'name="fil"; filename="{quote(file.name, safe=" ")}"', file.mimetype)
+        yield b"\r\n" + _head(boundary, f'name="fil"; filename="{_escaped(file.name)}"', file.mimetype)
         async for piece in forsendelse.read(file.name):
             yield piece
     yield f"\r\n--{boundary}--\r\n".encode()
 
 
+async def _watched(body: AsyncIterator[bytes], broken: list[MeldingsformidlerError]) -> AsyncIterator[bytes]:
+    """Pass ``body`` on, and note what broke it: not every transport lets an error of the body through."""
+    try:
+        async for piece in body:
+            yield piece
+    except MeldingsformidlerError as error:
+        broken.append(error)
+        raise
+
+
 def _head(boundary: str, disposition: str, mimetype: str) -> bytes:
     mimetype = mimetype if mimetype.isascii() and mimetype.isprintable() else "application/octet-stream"
-    return (
-        f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: {mimetype}\r\n\r\n"
-    ).encode("ascii")
+    return f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: {mimetype}\r\n\r\n".encode()
+
+
+def _escaped(name: str) -> str:
+    """Return a file name as browsers write it: UTF-8, with what would end the parameter escaped (WHATWG HTML, 4.10.21.8)."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _body(answer: httpx.Response) -> _Body:

@@ -58,6 +58,8 @@ class FolderFagsystem:
         for soknad in sorted((folder / "inn").iterdir()):
             if (soknad / MARKER).exists():
                 soknad.rename(archive / soknad.name)
+                received = self._clock().timestamp()
+                os.utime(archive / soknad.name / MARKER, (received, received))
         for soknad in sorted(archive.iterdir()):
             self._answer(folder, soknad, number)
 

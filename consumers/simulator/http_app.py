@@ -127,7 +127,7 @@ def make_app(fagsystem: HttpFagsystem, health: Health) -> FastAPI:
         async with request.form(max_files=1000) as form:
             files = [each for each in form.getlist("fil") if isinstance(each, UploadFile)]
             leveranse = await _leveranse(form.get("leveranse"), idempotency_key)
-            status, body = await fagsystem.receive(number, leveranse, [(f.filename or "", f.file) for f in files])
+            status, body = await fagsystem.receive(number, leveranse, _named(leveranse, files))
         return JSONResponse(body, status_code=status)
 
     @app.get("/{kommunenummer}/hendelser")
@@ -139,6 +139,14 @@ def make_app(fagsystem: HttpFagsystem, health: Health) -> FastAPI:
 
     _ = change_all, change, show, soknad, hendelser
     return app
+
+
+def _named(leveranse: Mapping[str, Any], files: list[UploadFile]) -> list[tuple[str, BinaryIO]]:
+    """Give each file the name that leveranse has at its place: a header's filename is only as good as its parser."""
+    names = [str(each["filnavn"]) for each in leveranse.get("filer", ())]
+    if len(names) != len(files):
+        raise FiksError(400, "leveransen har ikke like mange filer som den nevner")
+    return [(name, file.file) for name, file in zip(names, files, strict=True)]
 
 
 def _answer(act: Any) -> JSONResponse:
