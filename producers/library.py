@@ -5,7 +5,8 @@ Rules:
 1. ``accept`` returns when the søknad is durable: the package in the dokumentlager first, then, in one transaction, the reference
    and the messages. ``202`` is given after that and never before.
 2. Whatever goes wrong, nothing is left: no reference, no message, no file.
-3. The heavy work (RSA, AES, digests, files) is done in a small pool of threads; the event loop only moves bytes.
+3. What is heavy (private RSA operations, megabytes, files) is done in a small pool of threads. What takes a millisecond is done
+   on the event loop, one submission in each of its rounds: two threads that fight for the interpreter's lock cost more.
 4. One log line for each submission, accepted or refused. Never a value of it.
 """
 
@@ -17,23 +18,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from broker.log import get_logger
 from crypto.certificates import organisasjonsnummer
 from producers import metrics
 from producers.http_client import parts
-from producers.intake import Innsending, Sealing, Submission
-from producers.messages import accepted_messages
+from producers.intake import Innsending, Sealing
 from producers.multipart import End, PartBegin, PartData, PartEnd
-from producers.spill import Spill
+from producers.reception import Reception, no_certificate
 from schemas.errors import (
     AlreadyAcceptedError,
     CertificateError,
     ContractError,
     MeldingsformidlerError,
     RefusedError,
-    StoreError,
 )
 from schemas.names import DigisosId, MeldingId, Uuid
 
@@ -46,14 +45,15 @@ if TYPE_CHECKING:
     from producers.checks import IntakeLimits
     from producers.dokument import Dokument
     from producers.dokumentlager import Dokumentlager
-    from producers.intake import Accepted
     from producers.multipart import Event
-    from producers.outbox import Message, Outbox, Registered
+    from producers.outbox import Outbox, Registered
     from schemas.names import Enhetsnummer, Fodselsnummer, Kommunenummer, NavEksternRefId
 
 T = TypeVar("T")
 
 UNAVAILABLE: Final = 503
+LIGHT_BYTES: Final = 128 * 1024
+"""Files in clear of no more than this are sealed on the event loop."""
 
 
 def duplicate_text(nav_ekstern_ref_id: NavEksternRefId, digisos_id: DigisosId) -> str:
@@ -117,6 +117,7 @@ class Producer:
         self._clear_files = clear_files
         self._clock = clock
         self._room = asyncio.Semaphore(max_concurrent)
+        self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="intake")
 
     def close(self) -> None:
@@ -157,7 +158,8 @@ class Producer:
             kommunenummer, nav_ekstern_ref_id, person, traceparent=traceparent, clear_files=True
         ) as reception:
             pieces = parts(soknad_json, vedlegg_json, files, None, enhetsnummer=enhetsnummer)
-            await reception.feed(lambda: _events(pieces))
+            small = sum(file.storrelse for file in files) <= LIGHT_BYTES
+            await reception.feed(lambda: _events(pieces), light=small)
             return await reception.accept()
 
     @asynccontextmanager
@@ -221,6 +223,13 @@ class Producer:
             varighet_ms=_since(started),
         )
 
+    async def in_turn(self, call: Callable[[], T]) -> T:
+        """Run ``call`` on the event loop, alone in one of its rounds."""
+        async with (
+            self._turn
+        ):  # whoever waits for it is woken in the next round, after the loop has looked at its sockets
+            return call()
+
     async def in_thread(self, call: Callable[[], T]) -> T:
         """Run ``call`` in the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
@@ -271,105 +280,6 @@ class Producer:
         except CertificateError as error:
             raise no_certificate(kommunenummer, error) from error
         return Sealing(recipient, self._keys.signer, self._avsender, self._keys.mottak, clear, self.limits)
-
-
-class Reception:
-    """One submission under way. Made by ``Producer.receive``.
-
-    Attributes:
-        accepted: What became of it; None until ``accept`` has returned.
-    """
-
-    def __init__(self, producer: Producer, innsending: Innsending, sealing: Sealing, traceparent: str | None) -> None:
-        self._producer = producer
-        self._innsending = innsending
-        self._sealing = sealing
-        self._traceparent = traceparent
-        self._submission: Submission | None = None
-        self._running: asyncio.Future[Any] | None = None
-        self.accepted: Accepted | None = None
-
-    async def feed(self, produce: Callable[[], Iterable[Event]]) -> None:
-        """Take the next events.
-
-        Args:
-            produce: Returns them; called in a thread, where parsing belongs too.
-
-        Raises:
-            RefusedError: A check failed.
-            ContractError: A JSON document breaks its format.
-            StoreError: The package cannot be written.
-        """
-
-        def work() -> None:
-            submission = self._begun()
-            for event in produce():
-                submission.feed(event)
-
-        await self._in_thread(work)
-
-    async def accept(self) -> DigisosId:
-        """Make the submission durable and return its id.
-
-        Raises:
-            AlreadyAcceptedError: Its reference was taken meanwhile.
-            RefusedError: It is not complete, or not what it should be.
-            StoreError: It cannot be stored, and nothing of it is.
-        """
-
-        def finish() -> tuple[Accepted, Sequence[Message]]:
-            accepted = self._begun().finish()
-            return accepted, accepted_messages(accepted, self._traceparent)
-
-        accepted, messages = await self._in_thread(finish)
-        try:
-            former = await self._producer.outbox.accept(accepted, messages)
-        except StoreError:
-            await self._forget(accepted)
-            raise
-        if former is not None:
-            await self._forget(accepted)
-            raise self._producer.already_accepted(former, self._innsending.nav_ekstern_ref_id, self._innsending.person)
-        self.accepted = accepted
-        return accepted.soknad.digisos_id
-
-    async def close(self) -> None:
-        """Wait for the thread that may still be at work, and leave nothing behind unless it was accepted."""
-        if self._running is not None and not self._running.done():
-            await asyncio.wait({self._running})
-            self._running.exception()  # whoever wanted it is gone
-        if self._submission is not None:
-            await self._producer.in_thread(self._submission.abort)
-
-    def _begun(self) -> Submission:
-        """Return the submission, begun at the first bytes: sealing starts with an RSA operation, which belongs in a thread."""
-        if self._submission is None:
-            try:
-                self._submission = Submission(self._innsending, self._sealing, Spill(self._producer.dokumentlager))
-            except CertificateError as error:
-                raise no_certificate(self._innsending.kommunenummer, error) from error
-        return self._submission
-
-    async def _forget(self, accepted: Accepted) -> None:
-        dokumentlager_id = accepted.soknad.dokumentlager_id
-        if dokumentlager_id is not None:
-            await self._in_thread(lambda: self._producer.dokumentlager.delete(dokumentlager_id))
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        # Shielded: the thread cannot be stopped half-way, and ``close`` must wait for it before it tidies up.
-        running = asyncio.ensure_future(self._producer.in_thread(call))
-        self._running = running
-        return await asyncio.shield(running)
-
-
-def no_certificate(kommunenummer: Kommunenummer, error: CertificateError) -> RefusedError:
-    """Raise the alarm about a kommune that nothing can be sealed for, and return the answer to the sender."""
-    get_logger().critical("recipient_certificate_unusable", kommunenummer=kommunenummer, exc_info=error)
-    return RefusedError(
-        UNAVAILABLE,
-        "kommunen har ikke noe gyldig sertifikat; driften er varslet, prøv igjen senere",
-        reason="sertifikat",
-    )
 
 
 def _events(pieces: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[Event]:

@@ -34,6 +34,11 @@ class Spill:
         self._memory = bytearray()
         self._sink: PackageSink | None = None
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing has gone to the dokumentlager yet."""
+        return self._sink is None
+
     def write(self, data: bytes) -> None:
         """Append to the package.
 
