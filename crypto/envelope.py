@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from crypto.asice import AsiceReader, AsiceWriter
-from crypto.certificates import judge_recipient, nokkel_id
+from crypto.certificates import judge_recipient, judge_signer, nokkel_id
 from crypto.cms import CmsEncryptor, seal
 from crypto.limits import DEFAULT_LIMITS, Limits
 from crypto.spool import READ_AHEAD_BYTES
@@ -59,17 +59,18 @@ class PackageWriter:
     Args:
         sink: Takes the sealed bytes in order.
         recipient: The receiver's certificate, which is judged first.
-        signer: Who signs.
+        signer: Who signs; judged too, since no receiver would take what it may not sign.
         now: Aware UTC.
 
     Raises:
-        CertificateError: The recipient's certificate may not be sealed for.
+        CertificateError: The recipient's certificate may not be sealed for, or the signer's may not sign.
     """
 
     def __init__(
         self, sink: Callable[[bytes], object], *, recipient: x509.Certificate, signer: Signer, now: datetime
     ) -> None:
         judge_recipient(recipient, now)
+        judge_signer(signer.certificate, now)
         self._sink = sink
         self._nokkel_id = nokkel_id(recipient)
         self._encryptor = CmsEncryptor(recipient)
@@ -119,17 +120,18 @@ def seal_package(
     Args:
         files: Name, mimetype and content of each, in order.
         recipient: The receiver's certificate, which is judged first.
-        signer: Who signs.
+        signer: Who signs; judged too, since no receiver would take what it may not sign.
         now: Aware UTC.
 
     Returns:
         The sealed package, DER, and what a record says about it.
 
     Raises:
-        CertificateError: The recipient's certificate may not be sealed for.
+        CertificateError: The recipient's certificate may not be sealed for, or the signer's may not sign.
         PackError: A name is not allowed or there twice, or there is no file.
     """
     judge_recipient(recipient, now)
+    judge_signer(signer.certificate, now)
     archive = io.BytesIO()
     packer = AsiceWriter(archive.write, signer=signer, now=now)
     for name, mimetype, content in files:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -32,9 +31,9 @@ def measure(size_mib: int) -> float:
     assert isinstance(key, rsa.RSAPrivateKey)
     signer = Signer(*authority.issue("NAV", name, purpose="signering", now=now, key="p256"))
     keys, trust = KeyRing([(certificate, key)]), Trust(roots=[authority.certificate])
-    idle = resident_mib()
+    idle = memory_mib("VmRSS")
     run(size_mib, now=now, certificate=certificate, signer=signer, keys=keys, trust=trust)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - idle
+    return memory_mib("VmHWM") - idle
 
 
 def run(
@@ -65,10 +64,10 @@ def run(
                     assert found.sha256 == sha256 == digest.hexdigest()
 
 
-def resident_mib() -> float:
-    """Return the resident size now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / MIB
+def memory_mib(field: str) -> float:
+    """Return ``VmRSS`` (resident now) or ``VmHWM`` (its highest); ``ru_maxrss`` would count what the parent held at fork."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from datetime import timedelta
 from itertools import pairwise
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crypto import (
+    AsiceWriter,
     KeyRing,
     Limits,
     OpenedPackage,
@@ -211,15 +213,22 @@ def test_a_signer_whose_certificate_has_expired_is_refused(
         open_sealed(sealed, now=actors.now + timedelta(days=731))
 
 
-def test_a_signer_with_an_encryption_certificate_is_refused(
+def test_a_signer_with_an_encryption_certificate_is_refused_by_both_sides(
     actors: Actors, forsendelse: Callable[..., Forsendelse], open_sealed: Callable[..., OpenedPackage]
 ) -> None:
-    files = [("forsendelse.json", "application/json", forsendelse().to_json())]
     signer = Signer(*actors.other)
-    sealed, _ = seal_package(files, recipient=actors.recipient[0], signer=signer, now=actors.now)
+    with pytest.raises(CertificateError, match="signering"):
+        seal_package([("a", "b", b"")], recipient=actors.recipient[0], signer=signer, now=actors.now)
+    with pytest.raises(CertificateError, match="signering"):
+        PackageWriter(lambda _: None, recipient=actors.recipient[0], signer=signer, now=actors.now)
 
+    archive = io.BytesIO()
+    writer = AsiceWriter(archive.write, signer=signer, now=actors.now)
+    with writer.add("forsendelse.json", "application/json") as entry:
+        entry.write(forsendelse().to_json())
+    writer.finish()
     with pytest.raises(UnsealError):
-        open_sealed(sealed)
+        open_sealed(seal(archive.getvalue(), actors.recipient[0]))
 
 
 def test_a_missing_forsendelse_is_refused_unless_the_sender_is_foreign(
