@@ -21,6 +21,7 @@ from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
 from crypto.keys import KeyRing
 from kvittering.app import Innsyn, create_app
+from kvittering.applier import Applier, watch_figures
 from kvittering.follower import Follower
 from kvittering.hub import Hub
 from kvittering.outbox import OutboxPublisher
@@ -53,18 +54,14 @@ async def main(stop: asyncio.Event) -> None:
         httpx.AsyncClient() as http,
         asyncio.TaskGroup() as tasks,
     ):
+        applier = Applier(katalog=katalog, store=store, keys=keys, hub=hub, clock=system_clock)
         follower = Follower(
-            katalog=katalog,
-            changed=katalog_follower.changed,
-            open_tail=open_tail,
-            store=store,
-            keys=keys,
-            hub=hub,
-            clock=system_clock,
+            katalog=katalog, changed=katalog_follower.changed, open_tail=open_tail, store=store, applier=applier
         )
-        outbox = OutboxPublisher(store, publisher, follower.stored)
+        outbox = OutboxPublisher(store, publisher, applier.stored)
         health.add_check("katalog", katalog_follower.problem)
         health.add_check("emner", follower.problem)
+        health.add_check("lager", applier.problem)
         health.add_check("utboks", outbox.problem)
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
         innsyn = Innsyn(
@@ -81,7 +78,7 @@ async def main(stop: asyncio.Event) -> None:
             tasks.create_task(katalog_follower.run()),
             tasks.create_task(follower.run(katalog_follower.caught_up)),
             tasks.create_task(outbox.run()),
-            tasks.create_task(follower.watch_figures()),
+            tasks.create_task(watch_figures(store, system_clock)),
         ]
         serving = tasks.create_task(serve(create_app(innsyn, health), settings.host, settings.port, stop))
         await stop.wait()

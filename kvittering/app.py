@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from broker.web import FiksError, Health, health_router, install_fiks_errors
-from kvittering.follower import view_of
+from kvittering.applier import view_of
 from kvittering.projection import Projection, project
 from kvittering.stream import events
 from kvittering.views import bundle, citizen_view, operator_view

@@ -1,43 +1,35 @@
-"""The shell around the fold: reads the topics, verifies, stores, tells the listeners, and publishes what must go out.
+"""Which topics are read, and from where: those of the katalog, from where the store left off.
 
 Rules:
 
-1. The topics are those of the katalog: a kommune that is new there is followed from then on. One that is taken out is still
-   followed, since its kvitteringer may be late.
+1. A kommune that is new in the katalog is followed from then on. One that is taken out is still followed, since its
+   kvitteringer may be late.
 2. Where to read is the store's to say (``StatusStore.offsets``), so nothing is committed to Kafka.
-3. A batch that the store could not take is tried again as it is; nothing is skipped.
-4. Listeners are told after the commit, never before: what a citizen has been shown survives a crash.
+3. A topic that is shorter than what was read from it is not the same topic: we refuse to guess, and stop.
+4. One kommune's topics never hold up another's. When the kommuner's topics cannot be opened though Kafka is there, they are
+   halved until what is in the way stands alone; it is tried again for ever, is shown in a metric, and keeps nobody from
+   being ready.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
 from broker.routing import TRANSPORT, hendelse_topic, kvittering_topic, parse_topic
 from kvittering import metrics
-from kvittering.facts import Ledd
-from kvittering.hub import View
-from kvittering.reading import read_record
-from kvittering.views import citizen_view, encode_view, version_of
-from schemas.errors import StoreError, TransportError
+from schemas.errors import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Protocol
 
-    from broker.clock import Clock
     from broker.katalog import Katalog
     from broker.record import Incoming, TopicPartition
-    from crypto.keys import KeyRing
-    from kvittering.hub import Hub
-    from kvittering.projection import Projection
-    from kvittering.reading import ReadRecord
-    from kvittering.store import Applied, StatusStore
-    from schemas.names import Kommunenummer
+    from kvittering.applier import Applier
+    from kvittering.store import StatusStore
 
     class Tail(Protocol):
         """A reader of whole topics; see ``broker.kafka.subscriber.KafkaTail``."""
@@ -51,194 +43,125 @@ if TYPE_CHECKING:
     OpenTail = Callable[[Iterable[str], Mapping[TopicPartition, int]], AbstractAsyncContextManager[Tail]]
 
 RETRY_S: Final = 1.0
-FIGURES_EVERY_S: Final = 5.0
+CENTRAL: Final = frozenset([TRANSPORT])
 
 
 class Follower:
-    """Keeps the store up to date with the topics.
+    """Reads the topics of the katalog into an ``Applier``.
 
     Args:
-        katalog: Which kommuner there are, and who signs for them.
+        katalog: Which kommuner there are.
         changed: Set when the katalog has changed.
         open_tail: Opens a reader of these topics from these offsets on.
-        store: Where everything goes.
-        keys: The innsyn keys.
-        hub: Who is watching.
-        clock: What the time is.
+        store: Knows the offsets.
+        applier: Takes the records in.
     """
 
     def __init__(
-        self,
-        *,
-        katalog: Katalog,
-        changed: asyncio.Event,
-        open_tail: OpenTail,
-        store: StatusStore,
-        keys: KeyRing,
-        hub: Hub,
-        clock: Clock,
+        self, *, katalog: Katalog, changed: asyncio.Event, open_tail: OpenTail, store: StatusStore, applier: Applier
     ) -> None:
         self._katalog = katalog
         self._changed = changed
         self._open_tail = open_tail
         self._store = store
-        self._keys = keys
-        self._hub = hub
-        self._clock = clock
+        self._applier = applier
         self._problems: dict[frozenset[str], str] = {frozenset(): "venter på katalogen"}
-        self._store_problem: str | None = None
-        self._one_batch = asyncio.Lock()
-        self.stored = asyncio.Event()
-        """Set after each commit; whoever waits for it clears it."""
+        self._alone: set[frozenset[str]] = set()
+        self._central_is_open = asyncio.Event()
 
     def problem(self) -> str | None:
         """Return why the status is not up to date, for ``/isready``."""
-        return self._store_problem or next(iter(self._problems.values()), None)
+        return next(iter(self._problems.values()), None)
 
     async def run(self, katalog_ready: asyncio.Event) -> None:
-        """Follow every kommune's topics, and those that come, until cancelled.
+        """Follow the central topic, every kommune's topics, and those that come, until cancelled.
 
         Args:
             katalog_ready: Nothing is read before it is set: a kvittering from a kommune that we do not know would look forged.
+
+        Raises:
+            ExceptionGroup: Of a ConfigurationError, by rule 3.
         """
         await katalog_ready.wait()
-        self._problems.clear()
-        followed: frozenset[str] = frozenset()
+        followed: frozenset[str] = CENTRAL
         async with asyncio.TaskGroup() as tasks:
+            self._begin(tasks, CENTRAL)
+            self._problems.pop(frozenset())
             while True:
                 self._changed.clear()
                 new = topics_of(self._katalog) - followed
                 if new:
                     followed |= new
-                    self._problems[new] = "emnene er ikke lest ferdig"
-                    tasks.create_task(self._follow(new))
+                    self._begin(tasks, new)
                 await self._changed.wait()
 
-    async def _follow(self, topics: frozenset[str]) -> None:
+    def _begin(self, tasks: asyncio.TaskGroup, topics: frozenset[str]) -> None:
+        self._problems[topics] = "emnene er ikke lest ferdig"
+        tasks.create_task(self._follow(tasks, topics))
+
+    async def _follow(self, tasks: asyncio.TaskGroup, topics: frozenset[str]) -> None:
+        if topics != CENTRAL:
+            await self._central_is_open.wait()
         while True:
             try:
                 await self._read(topics)
             except TransportError as error:
-                self._problems[topics] = f"Kafka: {error.code}"
                 get_logger().warning("topics_unavailable", antall=len(topics), vent_s=RETRY_S, exc_info=error)
+                halves = halve(topics) if self._central_is_open.is_set() else ()
+                for half in halves:
+                    self._begin(tasks, half)
+                if halves:
+                    del self._problems[topics]
+                    return
+                self._note_unreachable(topics, error)
             await asyncio.sleep(RETRY_S)
 
     async def _read(self, topics: frozenset[str]) -> None:
         offsets = await self._store.offsets()
         async with self._open_tail(topics, offsets) as tail:
+            self._note_opened(topics)
             # Not a task group: it would wrap the reader's error in a group, and the caller needs to see it.
             waiting = asyncio.create_task(self._note_when(tail.caught_up, topics))
             try:
                 async for batch in tail:
-                    await self.handle(batch)
+                    await self._applier.handle(batch)
             finally:
                 waiting.cancel()
+                if topics == CENTRAL:
+                    self._central_is_open.clear()
+
+    def _note_opened(self, topics: frozenset[str]) -> None:
+        self._alone.discard(topics)
+        metrics.UNREACHABLE.set(len(self._alone))
+        if topics == CENTRAL:
+            self._central_is_open.set()
+
+    def _note_unreachable(self, topics: frozenset[str], error: TransportError) -> None:
+        if topics == CENTRAL:
+            self._problems[topics] = f"Kafka: {error.code}"
+            return
+        self._alone.add(topics)
+        metrics.UNREACHABLE.set(len(self._alone))
+        if self._central_is_open.is_set():
+            self._problems.pop(topics, None)  # rule 4: the others are served
 
     async def _note_when(self, caught_up: asyncio.Event, topics: frozenset[str]) -> None:
         await caught_up.wait()
         self._problems.pop(topics, None)
         get_logger().info("topics_caught_up", antall=len(topics))
 
-    async def handle(self, batch: Sequence[Incoming]) -> Sequence[Applied]:
-        """Verify a batch, store it, tell the listeners, and log each record.
-
-        Args:
-            batch: Each partition in order.
-        """
-        async with self._one_batch:
-            signers = {knr: self._katalog.signers(knr) for knr in _kommuner(batch)}
-            read = await asyncio.to_thread(
-                lambda: [read_record(record, signers=signers, keys=self._keys) for record in batch]
-            )
-            applied = await self._store_until_kept(read)
-        for one in applied:
-            self._tell(one)
-            report(one)
-        self.stored.set()
-        return applied
-
-    async def _store_until_kept(self, read: Sequence[ReadRecord]) -> Sequence[Applied]:
-        while True:
-            try:
-                applied = await self._store.apply(read, self._clock())
-            except StoreError as error:
-                self._store_problem = f"lageret: {error}"
-                get_logger().error("batch_not_stored", antall=len(read), vent_s=RETRY_S, exc_info=error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                self._store_problem = None
-                return applied
-
-    def _tell(self, applied: Applied) -> None:
-        after = applied.after
-        if after is None or after.status is None or not self._hub.is_watched(after.state.digisos_id):
-            return
-        self._hub.publish(after.state.digisos_id, view_of(after))
-
-    async def watch_figures(self) -> None:
-        """Keep the gauges that are read from the store, until cancelled."""
-        while True:
-            with contextlib.suppress(StoreError):  # whoever writes tells about it
-                await self.refresh_figures()
-            await asyncio.sleep(FIGURES_EVERY_S)
-
-    async def refresh_figures(self) -> None:
-        """Read the gauges from the store once."""
-        figures = await self._store.figures()
-        metrics.WAITING.set(figures.waiting)
-        oldest = figures.oldest_unacknowledged_ms
-        age_s = 0.0 if oldest is None else self._clock().timestamp() - oldest / 1000
-        metrics.OLDEST.set(max(age_s, 0.0))
-
 
 def topics_of(katalog: Katalog) -> frozenset[str]:
     """Return every topic that is followed."""
     kommuner = [entry.kommunenummer for entry in katalog.all()]
-    return frozenset(
-        [TRANSPORT, *(kvittering_topic(knr) for knr in kommuner), *(hendelse_topic(knr) for knr in kommuner)]
-    )
+    return CENTRAL.union(map(kvittering_topic, kommuner), map(hendelse_topic, kommuner))
 
 
-def view_of(projection: Projection) -> View:
-    """Return what the citizen is shown, and its version."""
-    body = encode_view(citizen_view(projection))
-    return View(version_of(body), body)
-
-
-def report(applied: Applied) -> None:
-    """Count one record, and log its canonical line."""
-    read, after = applied.read, applied.after
-    kind = parse_topic(read.record.topic).kind
-    metrics.APPLIED.labels(kind, applied.resultat).inc()
-    for code in applied.refused:
-        metrics.DEAD_LETTERS.labels(code).inc()
-    if isinstance(read.fact, Ledd) and applied.resultat == "recorded":
-        metrics.RECEIPTS.labels(read.fact.claims.status).inc()
-    _report_change(applied)
-    log = get_logger().warning if applied.refused else get_logger().info
-    log(
-        "record_applied",
-        topic=read.record.topic,
-        partition=read.record.partition,
-        offset=read.record.offset,
-        digisos_id=read.digisos_id,
-        melding_id=read.melding_id,
-        resultat=applied.resultat,
-        kode=applied.kode,
-        status=after.status if after else None,
-        antall=len(applied.refused),
-    )
-
-
-def _report_change(applied: Applied) -> None:
-    before, after = applied.before, applied.after
-    if before is None or after is None or after.status is None or before.status is after.status:
-        return
-    metrics.STATUS_CHANGES.labels(after.status.value).inc()
-    if before.mottatt is None and after.mottatt is not None and after.soknad is not None:
-        metrics.RECEIPT_LATENCY.observe(max((after.mottatt - after.soknad.akseptert).total_seconds(), 0.0))
-
-
-def _kommuner(batch: Iterable[Incoming]) -> set[Kommunenummer]:
-    found = (parse_topic(record.topic).kommunenummer for record in batch)
-    return {knr for knr in found if knr is not None}
+def halve(topics: frozenset[str]) -> tuple[frozenset[str], ...]:
+    """Return the topics as two halves, whole kommuner in each; nothing when they are one kommune's."""
+    kommuner = sorted({str(parse_topic(topic).kommunenummer) for topic in topics})
+    if len(kommuner) == 1:
+        return ()
+    first = set(kommuner[: len(kommuner) // 2])
+    half = frozenset(topic for topic in topics if str(parse_topic(topic).kommunenummer) in first)
+    return half, topics - half

@@ -16,8 +16,9 @@ from kvittering.views import operator_view
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kvittering.applier import Applier
     from kvittering.facts import SoknadState
-    from kvittering.follower import Follower, OpenTail
+    from kvittering.follower import OpenTail
     from schemas.names import DigisosId
 
 
@@ -29,11 +30,11 @@ class Difference:
     felt: tuple[str, ...]
 
 
-async def rebuild(follower: Follower, topics: Iterable[str], open_tail: OpenTail) -> None:
+async def rebuild(applier: Applier, topics: Iterable[str], open_tail: OpenTail) -> None:
     """Take in all that lies on ``topics`` now.
 
     Args:
-        follower: Over an empty store.
+        applier: Over an empty store.
         topics: Those of ``follower.topics_of``.
         open_tail: Opens a reader of topics; it is opened from the first record on.
 
@@ -44,7 +45,7 @@ async def rebuild(follower: Follower, topics: Iterable[str], open_tail: OpenTail
 
         async def read() -> None:
             async for batch in tail:
-                await follower.handle(batch)
+                await applier.handle(batch)
 
         reading, complete = asyncio.create_task(read()), asyncio.create_task(tail.caught_up.wait())
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 import uvicorn
+from prometheus_client import REGISTRY
 
 from broker.issuer import LocalIssuer
 from broker.kafka.subscriber import KafkaTail
@@ -30,6 +31,7 @@ from crypto.envelope import seal_package
 from crypto.jws import sign_jws
 from crypto.keys import KeyRing, Signer, write_private_key
 from kvittering.app import Innsyn, create_app
+from kvittering.applier import Applier
 from kvittering.follower import Follower, topics_of
 from kvittering.hub import Hub
 from kvittering.outbox import OutboxPublisher
@@ -300,16 +302,9 @@ async def running(world: World, database: Path, *kommuner: Kommune) -> AsyncIter
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(StatusStore(database))
         publisher = await world.kafka.publisher(world.settings)
-        follower = Follower(
-            katalog=katalog,
-            changed=changed,
-            open_tail=open_tail,
-            store=store,
-            keys=world.keys,
-            hub=hub,
-            clock=now,
-        )
-        outbox = OutboxPublisher(store, publisher, follower.stored)
+        applier = Applier(katalog=katalog, store=store, keys=world.keys, hub=hub, clock=now)
+        follower = Follower(katalog=katalog, changed=changed, open_tail=open_tail, store=store, applier=applier)
+        outbox = OutboxPublisher(store, publisher, applier.stored)
         health.add_check("emner", follower.problem)
         tokens = TokenVerifier(ISSUER, "meldingsformidler", StaticJwks(world.issuer.jwks()), now)
         innsyn = Innsyn(store, hub, tokens, EIER_KEY, katalog, frozenset([ORGNR]))
@@ -373,6 +368,7 @@ async def test_a_listener_sees_sendt_and_then_mottatt(world: World, tmp_path: Pa
         async with asyncio.timeout(DEADLINE_S), process.http.stream("GET", url, headers=headers) as answer:
             lines = aiter(answer.aiter_lines())
             assert await anext(lines) == f"id: {seen[1][0]}"
+        await eventually(lambda: not REGISTRY.get_sample_value("fiks_status_listeners"))  # long before a heartbeat
 
 
 @pytest.mark.kafka
@@ -424,15 +420,7 @@ async def test_a_restart_goes_on_and_an_empty_store_is_rebuilt_to_the_same(world
         await world.kvittering(first, "MOTTATT", signer=world.bergen)
         await world.latest(KVITTERING_DLQ, first.digisos_id, lambda _: True)
         async with StatusStore(tmp_path / "ny.sqlite") as empty:
-            again = Follower(
-                katalog=process.katalog,
-                changed=asyncio.Event(),
-                open_tail=process.open_tail,
-                store=empty,
-                keys=world.keys,
-                hub=Hub(),
-                clock=now,
-            )
+            again = Applier(katalog=process.katalog, store=empty, keys=world.keys, hub=Hub(), clock=now)
             async with asyncio.timeout(DEADLINE_S):
                 await rebuild(again, topics_of(process.katalog), process.open_tail)
             rebuilt = await empty.all_states()
@@ -476,20 +464,34 @@ async def test_a_kommune_that_is_new_in_the_katalog_is_followed_at_once(world: W
 
 
 @pytest.mark.kafka
+async def test_a_kommune_whose_topics_are_not_there_holds_nobody_up(
+    world: World, authority: Authority, tmp_path: Path
+) -> None:
+    _, key = authority.issue("Ingen", ORGNR, purpose="signering", now=now(), key="p256")
+    missing = Kommune(Kommunenummer("8999"), world.bergen.certificate, cast("EllipticCurvePrivateKey", key))
+    soknad = Soknad()
+    async with running(world, tmp_path / "k.sqlite", world.oslo, missing, world.bergen) as process:
+        await world.transport(soknad, "AKSEPTERT")
+        await world.kvittering(soknad, "MOTTATT")
+        await process.status(world, soknad, "MOTTATT")
+        await process.ready()
+        assert REGISTRY.get_sample_value("fiks_kommuner_unreachable") == 1
+
+
+@pytest.mark.kafka
 async def test_a_topic_that_is_shorter_than_what_was_read_stops_the_process(world: World, tmp_path: Path) -> None:
     record = Incoming(kvittering_topic(world.oslo.number), 0, 1000, 0, b"x", b"rot")
     async with StatusStore(tmp_path / "k.sqlite") as store:
         await store.apply([ReadRecord(record, error=DecodeError("rot"))], now())
         ready = asyncio.Event()
         ready.set()
+        katalog = Katalog([world.oslo.entry()])
         follower = Follower(
-            katalog=Katalog([world.oslo.entry()]),
+            katalog=katalog,
             changed=asyncio.Event(),
             open_tail=lambda topics, offsets: KafkaTail(world.settings, topics, offsets=offsets),
             store=store,
-            keys=world.keys,
-            hub=Hub(),
-            clock=now,
+            applier=Applier(katalog=katalog, store=store, keys=world.keys, hub=Hub(), clock=now),
         )
         with pytest.raises(ExceptionGroup) as raised:
             async with asyncio.timeout(DEADLINE_S):

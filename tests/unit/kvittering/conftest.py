@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from broker.record import Incoming
 from broker.routing import TRANSPORT, kvittering_topic
 from crypto.authority import Authority
+from crypto.certificates import certificate_pem, nokkel_id
 from crypto.jws import sign_jws
 from crypto.keys import KeyRing
 from kvittering.chain import verify_ledd
@@ -29,11 +30,12 @@ from schemas.names import (
     Sha256,
     Uuid,
 )
-from schemas.records import TransportRecord
+from schemas.records import BRUK_KVITTERING, KatalogRecord, Sertifikat, TransportRecord
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OSLO = Kommunenummer("0301")
 BERGEN = Kommunenummer("4601")
+TRONDHEIM = Kommunenummer("5001")
 OTHER_PERSON = Fodselsnummer("16076500138")
 
 
@@ -80,6 +82,24 @@ class Issuer:
         ledd = verify_ledd(self.sign(claims), [self.certificate])
         self.heads[soknad.digisos_id] = (claims.nr, ledd.digest)
         return ledd
+
+    def entry(self) -> KatalogRecord:
+        certificate = Sertifikat(
+            nokkel_id=nokkel_id(self.certificate),
+            bruk=BRUK_KVITTERING,
+            pem=certificate_pem(self.certificate).decode(),
+            gyldig_fra=self.certificate.not_valid_before_utc,
+            gyldig_til=self.certificate.not_valid_after_utc,
+        )
+        return KatalogRecord(
+            kommunenummer=self.kommunenummer,
+            navn="En kommune",
+            organisasjonsnummer=Organisasjonsnummer("958935420"),
+            leverandor="acme",
+            konnektor=self.name,
+            sertifikater=(certificate,),
+            endret=NOW,
+        )
 
 
 @dataclass
@@ -159,6 +179,7 @@ class Kit:
     now: datetime = NOW
     oslo: Kommunenummer = OSLO
     bergen: Kommunenummer = BERGEN
+    trondheim: Kommunenummer = TRONDHEIM
     other_person: Fodselsnummer = OTHER_PERSON
     soknad: type[Soknad] = Soknad
     issuer: type[Issuer] = Issuer

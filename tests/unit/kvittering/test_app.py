@@ -10,13 +10,12 @@ from broker.issuer import LocalIssuer
 from broker.katalog import Katalog
 from broker.tokens import StaticJwks, TokenVerifier
 from broker.web import Health
-from crypto.certificates import certificate_pem, nokkel_id
+from crypto.certificates import certificate_pem
 from kvittering.app import FORBIDDEN, Innsyn, create_app
 from kvittering.hub import Hub
 from kvittering.store import StatusStore
 from kvittering.verification import verify_chain
 from schemas.names import DigisosId, Organisasjonsnummer
-from schemas.records import BRUK_KVITTERING, KatalogRecord, Sertifikat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +36,7 @@ class Door:
             "http://utsteder", "meg", generate_private_key(SECP256R1()), Katalog(), lambda: kit.now
         )
         tokens = TokenVerifier("http://utsteder", "meg", StaticJwks(self.issuer.jwks()), lambda: kit.now)
-        katalog = Katalog([entry(kit, oslo)])
+        katalog = Katalog([oslo.entry()])
         innsyn = Innsyn(store, self.hub, tokens, EIER_KEY, katalog, frozenset([NAV]))
         transport = httpx.ASGITransport(create_app(innsyn, self.health))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://kvittering")
@@ -55,25 +54,6 @@ class Door:
         if organisation:
             claims["consumer"] = {"authority": "iso6523-actorid-upis", "ID": f"0192:{organisation}"}
         return {"Authorization": f"Bearer {self.issuer._sign(claims)}"}
-
-
-def entry(kit: Any, issuer: Any) -> KatalogRecord:
-    certificate = Sertifikat(
-        nokkel_id=nokkel_id(issuer.certificate),
-        bruk=BRUK_KVITTERING,
-        pem=certificate_pem(issuer.certificate).decode(),
-        gyldig_fra=kit.now,
-        gyldig_til=kit.now,
-    )
-    return KatalogRecord(
-        kommunenummer=issuer.kommunenummer,
-        navn="Oslo",
-        organisasjonsnummer=Organisasjonsnummer("958935420"),
-        leverandor="acme",
-        konnektor=issuer.name,
-        sertifikater=(certificate,),
-        endret=kit.now,
-    )
 
 
 @pytest.fixture
