@@ -65,6 +65,7 @@ class Child:
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._starting = asyncio.Lock()  # a stop waits for a start that has begun, or it would miss the child
 
     @property
     def pid(self) -> int | None:
@@ -80,7 +81,8 @@ class Child:
         pause = 0.0
         while not self._stopping.is_set():
             started = time.monotonic()
-            code = await self._run_once()
+            process = await self._spawn()
+            code = await process.wait() if process else 0
             if self._stopping.is_set():
                 return
             if code == EXIT_CONFIGURATION:
@@ -94,7 +96,8 @@ class Child:
     async def stop(self) -> None:
         """Ask it to stop, and see to it that it does (rule 3)."""
         self._stopping.set()
-        process = self._process
+        async with self._starting:
+            process = self._process
         if process is None or process.returncode is not None:
             return
         with suppress(ProcessLookupError):
@@ -107,21 +110,24 @@ class Child:
                 process.kill()
             await process.wait()
 
-    async def _run_once(self) -> int:
+    async def _spawn(self) -> asyncio.subprocess.Process | None:
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        with self._log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self._module,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=passed_on | dict(self._environment) | {SUPERVISED_ENV: str(os.getpid())},
-                start_new_session=True,
-            )
+        async with self._starting:
+            if self._stopping.is_set():
+                return None
+            with self._log.open("ab") as output:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    self._module,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=passed_on | dict(self._environment) | {SUPERVISED_ENV: str(os.getpid())},
+                    start_new_session=True,
+                )
         get_logger().info("child_started", navn=self.name, pid=self._process.pid)
-        return await self._process.wait()
+        return self._process
 
     def _last_words(self) -> str:
         with self._log.open("rb") as file:

@@ -215,7 +215,8 @@ def free_ports(count: int) -> list[int]:
 def write_private(path: Path, data: bytes) -> None:
     """Write ``data`` so that the file is whole or not there, and only its owner can read it (0600)."""
     temporary = path.with_name(path.name + ".ny")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary.unlink(missing_ok=True)  # one that was left behind would keep its own mode
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

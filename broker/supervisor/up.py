@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -141,14 +141,12 @@ async def running(
                     await up.stop(name)
 
 
-def _only_one(layout: Layout) -> FileLock:
-    lock = FileLock(layout.folder / "oppe.lock", timeout=0)
+def _only_one(layout: Layout) -> AbstractContextManager[object]:
     try:
-        lock.acquire()
+        return FileLock(layout.folder / "oppe.lock", timeout=0).acquire()  # held once: ``FileLock`` itself would count two
     except Timeout:
         text = f"{layout.folder} er i bruk av en annen `formidler up`; stopp den, eller velg en annen mappe med --data"
         raise ConfigurationError(text) from None
-    return lock
 
 
 async def _embedded_kafka(layout: Layout, stack: AsyncExitStack, report: Callable[[str], None]) -> KafkaSettings:
