@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import tempfile
@@ -31,6 +32,8 @@ from broker.record import Outgoing
 from broker.register import kommune_names, made_up_organisasjonsnummer
 from broker.routing import KATALOG, central_topics, connector_rights, kommune_topics, process_rights
 from broker.sqlite import Database
+from broker.supervisor.layout import write_private
+from consumers.settings import CONFIG_ENV
 from crypto import (
     Authority,
     KeyRing,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 AVSENDER = Organisasjonsnummer("889640782")
 CONNECTOR = "acme"
 EIER_KEY = b"e" * 32
+NOWHERE = "http://127.0.0.1:9"
 DEADLINE_S = 60.0
 KOMMUNER_PER_REQUEST = 200
 """Kafka refuses a request that changes more than 10 000 things; a topic with two partitions and its settings is nine."""
@@ -180,30 +184,47 @@ async def cluster(kommuner: Sequence[Kommunenummer], folder: Path) -> AsyncItera
         await asyncio.to_thread(server.kill)
 
 
-def write_connector_setup(kommuner: Iterable[Kommunenummer], folder: Path) -> Path:
-    """Write the settings file of a connector process that keeps søknader in memory, and its keys; return its path.
-
-    The addresses in it lead nowhere: tokens are for packages that are too large for a record, and none here is.
-    """
-    keys, numbers = make_keys(), tuple(kommuner)
-    names = [f"kommune-{knr}.pem" for knr in numbers]
-    certificates = {
-        "ca.pem": keys.authority.certificate,
-        "konnektor.pem": keys.connector[0],
-        **dict(zip(names, map(kommune_certificate, numbers), strict=True)),
-    }
+def write_keys(kommuner: Iterable[Kommunenummer], folder: Path) -> None:
+    """Write what the receiving processes need: keys (0600), certificates, and the owners' key."""
+    keys = make_keys()
+    certificates = {"ca.pem": keys.authority.certificate, "konnektor.pem": keys.connector[0]}
+    certificates |= {f"kommune-{knr}.pem": kommune_certificate(knr) for knr in kommuner}
     for name, certificate in certificates.items():
         (folder / name).write_bytes(certificate_pem(certificate))
     write_private_key(folder / "kommune.key", keys.kommune)
     write_private_key(folder / "konnektor.key", keys.connector[1])
+    write_private(folder / "eier.key", EIER_KEY.hex().encode())
+
+
+def kvittering_environment(kommuner: Sequence[Kommunenummer], folder: Path) -> dict[str, str]:
+    """Return the settings of a ``kvittering`` process. Nobody asks it anything, so no token needs an issuer."""
+    return {
+        "FORMIDLER_KVITTERING_PORT": "0",
+        "FORMIDLER_KVITTERING_DATABASE": str(folder / "kvittering.sqlite"),
+        "FORMIDLER_KVITTERING_EIER_KEY": str(folder / "eier.key"),
+        "FORMIDLER_KVITTERING_INNSYN_KEYS": json.dumps(
+            [str(folder / "kommune.key"), str(folder / f"kommune-{kommuner[0]}.pem")]
+        ),
+        "FORMIDLER_KVITTERING_ISSUER": NOWHERE,
+        "FORMIDLER_KVITTERING_JWKS_URL": f"{NOWHERE}/jwks",
+    }
+
+
+def connector_environment(kommuner: Iterable[Kommunenummer], folder: Path) -> dict[str, str]:
+    """Return the settings of a connector process that keeps søknader in memory; writes its file.
+
+    It asks for no token and fetches nothing: that is for packages too large for a record, and none here is.
+    """
+    numbers = tuple(kommuner)
+    names = [f"kommune-{knr}.pem" for knr in numbers]
     setup = {
         "konnektor": CONNECTOR,
         "leverandor": CONNECTOR,
         "signering": {"sertifikat": "konnektor.pem", "nokkel": "konnektor.key"},
         "tillit": {"rotter": ["ca.pem"]},
         "innsyn_sertifikat": names[0],
-        "tokenutsteder": {"navn": "http://127.0.0.1:9", "token_url": "http://127.0.0.1:9/token"},
-        "dokumentlager_url": "http://127.0.0.1:9",
+        "tokenutsteder": {"navn": NOWHERE, "token_url": f"{NOWHERE}/token"},
+        "dokumentlager_url": NOWHERE,
         "database": "konnektor.sqlite",
         "port": 0,
         "kommuner": [
@@ -213,7 +234,7 @@ def write_connector_setup(kommuner: Iterable[Kommunenummer], folder: Path) -> Pa
     }
     path = folder / "konnektor.yaml"
     path.write_text(yaml.safe_dump(setup), "utf-8")
-    return path
+    return {CONFIG_ENV: str(path)}
 
 
 async def publish_katalog(kafka: KafkaSettings, kommuner: Iterable[Kommunenummer]) -> None:

@@ -17,7 +17,7 @@ import contextlib
 import os
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,18 +29,19 @@ from _sender import (
     Cluster,
     all_kommuner,
     cluster,
+    connector_environment,
+    kvittering_environment,
     make_katalog,
     publish_katalog,
     running_sender,
     scratch,
     sending_to,
-    write_connector_setup,
+    write_keys,
 )
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from broker.kafka.admin import KafkaAdmin
 from broker.routing import TopicSpec
-from consumers.settings import CONFIG_ENV
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -81,10 +82,12 @@ async def _rows() -> list[Row]:
 
 async def _latency_row(kafka: Cluster, sender: Sender, folder: Path) -> Row:
     await publish_katalog(kafka.admin, KOMMUNER)
-    setup = write_connector_setup(KOMMUNER, folder)
+    write_keys(KOMMUNER, folder)
+    kvittering = kafka.kvittering.environment() | kvittering_environment(KOMMUNER, folder)
+    connector = kafka.connector.environment() | connector_environment(KOMMUNER, folder)
     async with (
-        Watcher.running(kafka.kvittering, folder, status="MOTTATT") as watcher,
-        child("-m", "consumers", environment=kafka.connector.environment() | {CONFIG_ENV: str(setup)}),
+        Watcher.running(kvittering, status="MOTTATT") as watcher,
+        child("-m", "consumers", environment=connector),
         RoundTrips.running(kafka.admin) as bare,
     ):
 
@@ -128,12 +131,19 @@ def _p99_ms(seconds: Sequence[float]) -> float:
 async def child(
     *arguments: str, environment: dict[str, str], stdout: int = asyncio.subprocess.DEVNULL
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Python in another process for as long as the context lasts."""
+    """Run Python in another process for as long as the context lasts; that it ends by itself is an error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=stdout, env=os.environ | environment
     )
+
+    async def fail_when_it_ends() -> None:
+        raise RuntimeError(f"{' '.join(arguments[:2])} ended with {await process.wait()}")
+
     try:
-        yield process
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(fail_when_it_ends())
+            yield process
+            waiting.cancel()
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -149,12 +159,11 @@ class Watcher:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, kafka: KafkaSettings, folder: Path, *, status: str) -> AsyncIterator[Watcher]:
+    async def running(cls, environment: dict[str, str], *, status: str) -> AsyncIterator[Watcher]:
         watcher = cls(status)
-        arguments = (str(Path(__file__).with_name("_children.py")), "kvittering", str(folder))
-        pipe = asyncio.subprocess.PIPE
+        script = str(Path(__file__).with_name("_watched_kvittering.py"))
         async with (
-            child(*arguments, environment=kafka.environment(), stdout=pipe) as process,
+            child(script, environment=environment, stdout=asyncio.subprocess.PIPE) as process,
             asyncio.TaskGroup() as tasks,
         ):
             reading = tasks.create_task(watcher._read(process))
@@ -173,7 +182,6 @@ class Watcher:
             future = self._future(digisos_id)
             if status == self._status and not future.done():
                 future.set_result(int(nanoseconds) / 1e9)
-        raise RuntimeError("the kvittering process has ended")
 
     def _future(self, digisos_id: str) -> asyncio.Future[float]:
         if digisos_id not in self._seen:
@@ -194,11 +202,13 @@ class RoundTrips:
     async def running(cls, kafka: KafkaSettings) -> AsyncIterator[RoundTrips]:
         async with KafkaAdmin(kafka) as admin:
             await admin.ensure_topics(TopicSpec(name, 1) for name in FLOOR_TOPICS)
-        async with (
-            AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True) as producer,
-            AIOKafkaConsumer(*FLOOR_TOPICS, **kafka.connection(), auto_offset_reset="earliest") as consumer,
-            asyncio.TaskGroup() as tasks,
-        ):
+        producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True)
+        consumer = AIOKafkaConsumer(*FLOOR_TOPICS, **kafka.connection(), auto_offset_reset="earliest")
+        async with AsyncExitStack() as stack:
+            for client in (producer, consumer):
+                await client.start()
+                stack.push_async_callback(client.stop)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             trips = cls(producer)
             reading = tasks.create_task(trips._read(consumer))
             yield trips
@@ -214,8 +224,10 @@ class RoundTrips:
         return time.monotonic() - started
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        async for record in consumer:
-            self._arrived.pop((record.topic, record.key or b"")).set()
+        while True:
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                for record in records:
+                    self._arrived.pop((record.topic, record.key or b"")).set()
 
 
 @dataclass(frozen=True)
