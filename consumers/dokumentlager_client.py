@@ -68,6 +68,7 @@ class DokumentlagerClient:
                         yield piece
                         if at > size:
                             return
+                    return  # an answer that breaks off raises; this one came to its end
             except httpx.HTTPError as error:
                 if at == before:  # no progress: an outage, and the delivery core's business
                     raise PackageUnavailableError(f"dokumentlageret svarer ikke ({type(error).__name__})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from producers.http_client import Sent, SoknadClient
 from schemas.names import DigisosId, Fodselsnummer
 
 TIMEOUT_S: Final = 60.0
+KNOWN_WITHIN_S: Final = 30.0
+ASK_AGAIN_S: Final = 0.05
 _DATA: Final = "data:"
 
 
@@ -64,13 +67,27 @@ class Portal:
         )
 
     async def follow(self, digisos_id: DigisosId, person: Fodselsnummer) -> AsyncIterator[dict[str, Any]]:
-        """Yield the citizen's view each time it changes, from the server-sent events."""
+        """Yield the citizen's view each time it changes, from the server-sent events.
+
+        The status is read from topics, a moment behind the 202. Until then a søknad is unknown, which is answered as
+        somebody else's: 403. So that answer is asked again for a while.
+
+        Raises:
+            httpx.HTTPStatusError: The status API refuses, or does not know the søknad within half a minute.
+        """
         url = f"{self.status_url}/innsyn/v1/soknader/{digisos_id}/hendelser"
-        async with self.http.stream("GET", url, headers=await self._headers(person)) as answer:
-            answer.raise_for_status()
-            async for line in answer.aiter_lines():
-                if line.startswith(_DATA):
-                    yield json.loads(line.removeprefix(_DATA))
+        headers = await self._headers(person)
+        deadline = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
+        while True:
+            async with self.http.stream("GET", url, headers=headers) as answer:
+                late = asyncio.get_running_loop().time() > deadline
+                if answer.status_code != httpx.codes.FORBIDDEN or late:
+                    answer.raise_for_status()
+                    async for line in answer.aiter_lines():
+                        if line.startswith(_DATA):
+                            yield json.loads(line.removeprefix(_DATA))
+                    return
+            await asyncio.sleep(ASK_AGAIN_S)
 
     async def bundle(self, digisos_id: DigisosId, person: Fodselsnummer) -> dict[str, Any]:
         """Return the kvitteringer with their certificates, for offline verification."""

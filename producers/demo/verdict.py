@@ -27,6 +27,7 @@ from schemas.names import Kommunenummer
 from schemas.records import DeadLetterRecord, SoknadRecord
 
 SENT = "SENDT"
+MAX_COMPLAINT_CHARS = 200
 _SCANNED = ("kafka", "data", "dokumentlager", "logg")
 
 
@@ -69,7 +70,7 @@ async def judge(
         check_refused(journeys),
         check_dead_letters(journeys, [decode(DeadLetterRecord, record.value) for record in letters]),
         check_records(journeys, records),
-        await check_kvitteringer(journeys, portal),
+        await check_kvitteringer(journeys, portal, layout.certificate("ca")),
         await check_strangers(journeys, portal),
         check_scan(found),
     ]
@@ -143,31 +144,35 @@ def check_records(journeys: Sequence[Journey], records: Sequence[Incoming]) -> C
     )
 
 
-async def check_kvitteringer(journeys: Sequence[Journey], portal: Portal) -> Check:
-    """Every kvittering verifies offline, by the command that a stranger would use."""
-    verified, wrong = 0, []
+async def check_kvitteringer(journeys: Sequence[Journey], portal: Portal, root: Path) -> Check:
+    """Every kvittering verifies offline against the CA, by the command that a stranger would use."""
+    verified, wrong = 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        paths: dict[str, Path] = {}
         for journey in journeys:
             if journey.digisos_id is None:
                 raise RuntimeError("judged before it was sent")
             bundle = await portal.bundle(journey.digisos_id, journey.planned.person)
-            verified += len(bundle["kvitteringer"])
-            paths[journey.planned.ref] = Path(folder, f"{journey.planned.ref}.json")
-            paths[journey.planned.ref].write_text(json.dumps(bundle))
-        wrong = await _verify(list(paths.values()))
-    holds = not wrong and verified >= len(journeys)
-    return Check("alle kvitteringer er signert og henger sammen", holds, f"{verified} kvitteringer" + _listed(wrong))
+            path = Path(folder, f"{journey.planned.ref}.json")
+            path.write_text(json.dumps(bundle))
+            held, complaint = await verify(path, root)
+            verified += held
+            if complaint or not held:
+                wrong.append(f"{journey.planned.ref} {complaint}")
+    return Check(
+        "alle kvitteringer er signert og henger sammen", not wrong, f"{verified} kvitteringer" + _listed(wrong)
+    )
 
 
-async def _verify(paths: Sequence[Path]) -> list[str]:
-    """Return what ``formidler kvittering verify`` complains about; empty when all hold."""
-    command = [sys.executable, "-m", "broker.cli", "kvittering", "verify", *map(str, paths), "--json"]
+async def verify(bundle: Path, root: Path) -> tuple[int, str]:
+    """Run ``formidler kvittering verify``; return how many kvitteringer hold, and what it complains about."""
+    command = [sys.executable, "-m", "broker.cli", "kvittering", "verify", str(bundle), "--rot", str(root), "--json"]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    _, complaint = await process.communicate()
-    return [] if process.returncode == 0 else [complaint.decode(errors="replace").strip()[:200] or "verify sa nei"]
+    answer, complaint = await process.communicate()
+    if process.returncode != 0:
+        return 0, complaint.decode(errors="replace").strip()[:MAX_COMPLAINT_CHARS] or "holder ikke"
+    return len(json.loads(answer)["kvitteringer"]), ""
 
 
 async def check_strangers(journeys: Sequence[Journey], portal: Portal) -> Check:
