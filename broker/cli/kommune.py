@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import console, print_json, table
@@ -33,7 +34,8 @@ def list_kommuner(
         print_json(documents)
         return
     rows = [
-        (d["kommunenummer"], d["navn"], d["konnektor"] or "–", d["leverandor"] or "–", d["mottar"]) for d in documents
+        tuple(escape(d[name] or "–") for name in ("kommunenummer", "navn", "konnektor", "leverandor", "mottar"))
+        for d in documents
     ]
     table("Nummer", "Navn", "Konnektor", "Leverandør", "Mottar", rows=rows)
 
@@ -53,14 +55,14 @@ def show(
     if as_json:
         print_json(document)
         return
-    console.print(f"[bold]{number} {document['navn']}[/]")
+    console.print(f"[bold]{number} {escape(document['navn'])}[/]")
     for name in ("organisasjonsnummer", "konnektor", "leverandor", "kanal", "mottar"):
-        console.print(f"  {name:22}{document.get(name) or '–'}")
+        console.print(f"  {name:22}{escape(document.get(name) or '–')}")
     for certificate in document["sertifikater"]:
         until, key_id = certificate["gyldigTil"][:10], certificate["nokkelId"][:16]
         console.print(f"  {'sertifikat':22}{certificate['bruk']:11} til {until}  {key_id}…")
     for office in document["enheter"]:
-        console.print(f"  enhet                 {office['enhetsnummer']} {office['navn']}")
+        console.print(f"  enhet                 {office['enhetsnummer']} {escape(office['navn'])}")
 
 
 def _katalog(data: Path, *, needed: bool) -> Katalog:

@@ -33,7 +33,7 @@ def complain(message: str, *, code: str | None = None) -> None:
 
 
 def table(*columns: str, rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table."""
+    """Print a table; cells are rich's markup, so what comes from outside is escaped by the caller."""
     shown = Table(*columns, title=title, title_justify="left")
     for row in rows:
         shown.add_row(*row)
