@@ -72,6 +72,8 @@ MIGRATIONS: Final = (
 )
 
 _COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
+_INSERT: Final = f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
+_TAKE_OVER: Final = f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)"  # noqa: S608 - constants
 _REVIVE: Final = "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?"
 _UNDELIVERED: Final = """
     SELECT 1 FROM kvittering AS dead
@@ -211,7 +213,7 @@ class DedupStore:
             ).fetchone()
             nr, former = (1, None) if head is None else (head["nr"] + 1, Sha256.of(head["jws"].encode("ascii")))
             issued = Issued.of(*sign(nr, former))
-            db.execute(f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", issued.row())  # noqa: S608
+            db.execute(_INSERT, issued.row())
             if dead_key is not None:
                 db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, dead_key))
             return issued
@@ -223,7 +225,7 @@ class DedupStore:
 
         def add(db: sqlite3.Connection) -> None:
             db.executemany(
-                f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)",  # noqa: S608
+                _TAKE_OVER,
                 [each.row() for each in kvitteringer],
             )
             for kommunenummer, digisos_id in {(each.kommunenummer, each.digisos_id) for each in kvitteringer}:

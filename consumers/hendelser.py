@@ -135,7 +135,7 @@ class HendelseHandler:
                     await self._handle_until_done(event)
             except MeldingsformidlerError as error:
                 failures += 1
-                await self._pause(failures, "connector_events_failed", error)
+                await asyncio.sleep(self._wait_after(failures, "connector_events_failed", error))
             else:
                 return  # a connector that never tells anything
 
@@ -158,15 +158,16 @@ class HendelseHandler:
                 return
             except MeldingsformidlerError as error:
                 failures += 1
-                await self._pause(failures, "connector_event_postponed", error)
+                await asyncio.sleep(self._wait_after(failures, "connector_event_postponed", error))
             else:
                 return
 
-    async def _pause(self, failures: int, what: str, error: MeldingsformidlerError) -> None:
+    def _wait_after(self, failures: int, what: str, error: MeldingsformidlerError) -> float:
+        """Log an outage and return how many seconds to wait."""
         wait = delay(ALWAYS, failures, self._random).total_seconds()
         log = self._log.error if isinstance(error, CertificateError) else self._log.warning
         log(what, vent_s=round(wait, 1), exc_info=error)
-        await asyncio.sleep(wait)
+        return wait
 
     async def handle(self, event: ConnectorEvent) -> None:
         """Take one event to its topic and acknowledge it, or hold it.

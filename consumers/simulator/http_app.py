@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import FastAPI, Header, Request
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from broker.clock import Clock
-    from consumers.simulator.case import CasePlan, Switches
+    from consumers.simulator.case import CasePlan, Styring, Switches
 
 PAGE: Final = 100
 _DONE: Final = {"MOTTATT": 201, "LEVERT": 202, "AVVIST": 422}
@@ -48,6 +49,7 @@ class HttpFagsystem:
         self._clock = clock
         self._archives: dict[str, Archive] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._changed = asyncio.Event()
         for path in folder.iterdir() if folder.is_dir() else ():
             self.archive(Kommunenummer(path.name))
 
@@ -56,6 +58,20 @@ class HttpFagsystem:
         if kommunenummer not in self._archives:
             self._archives[kommunenummer] = Archive(self._folder / kommunenummer)
         return self._archives[kommunenummer]
+
+    async def be_slow(self, kommunenummer: Kommunenummer) -> None:
+        """Let a slow fagsystem's time pass; it ends early when its operator changes a switch."""
+        styring = self.switches.of(kommunenummer)
+        if styring.tilstand == "treg":
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), styring.treghet_s)
+
+    def change(self, kommunenummer: Kommunenummer | None, change: Mapping[str, Any]) -> Styring:
+        """Change one kommune's switches, or everybody's; pydantic's ``ValidationError`` if one is wrong."""
+        changed = self.switches.change(kommunenummer, change) if kommunenummer else self.switches.change_all(change)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return changed
 
     async def receive(
         self, kommunenummer: Kommunenummer, leveranse: Mapping[str, Any], files: list[tuple[str, BinaryIO]]
@@ -102,12 +118,12 @@ def make_app(fagsystem: HttpFagsystem, health: Health) -> FastAPI:
 
     @app.put("/styring")
     async def change_all(change: dict[str, Any]) -> JSONResponse:
-        return _answer(lambda: fagsystem.switches.change_all(change).model_dump(by_alias=True, mode="json"))
+        return _answer(lambda: fagsystem.change(None, change).model_dump(by_alias=True, mode="json"))
 
     @app.put("/styring/{kommunenummer}")
     async def change(kommunenummer: str, change: dict[str, Any]) -> JSONResponse:
         number = _number(kommunenummer)
-        return _answer(lambda: fagsystem.switches.change(number, change).model_dump(by_alias=True, mode="json"))
+        return _answer(lambda: fagsystem.change(number, change).model_dump(by_alias=True, mode="json"))
 
     @app.get("/styring/{kommunenummer}")
     async def show(kommunenummer: str) -> JSONResponse:
@@ -116,9 +132,8 @@ def make_app(fagsystem: HttpFagsystem, health: Health) -> FastAPI:
     @app.post("/{kommunenummer}/soknader")
     async def soknad(kommunenummer: str, request: Request, idempotency_key: Annotated[str, Header()]) -> JSONResponse:
         number = _number(kommunenummer)
+        await fagsystem.be_slow(number)
         styring = fagsystem.switches.of(number)
-        if styring.tilstand == "treg":
-            await asyncio.sleep(styring.treghet_s)
         if styring.tilstand == "nede":
             raise FiksError(503, "fagsystemet er nede")
         if styring.feil_neste:

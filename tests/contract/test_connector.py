@@ -234,7 +234,7 @@ async def first_events(connector: FagsystemConnector, count: int) -> list[Connec
             found.append(event)
             if len(found) == count:
                 break
-        await events.aclose()  # type: ignore[attr-defined]  # every one of ours is a generator
+        await events.aclose()
     return found
 
 

@@ -74,7 +74,7 @@ class World:
 
     def new_fagsystem(self, svar: str = "MOTTATT") -> MemoryConnector:
         context = ConnectorContext(self.number, lambda: datetime.now(UTC), NoState())
-        return MemoryConnector(MemorySettings(svar=svar), context)  # type: ignore[arg-type]  # a literal in a test
+        return MemoryConnector(MemorySettings(svar=svar), context)
 
     def soknad(self, **change: Any) -> SoknadRecord:
         innsendt = self.now.replace(microsecond=self.now.microsecond // 1000 * 1000)
@@ -105,7 +105,7 @@ class World:
         headers = ((GJENKJORINGER_HEADER, str(redrives).encode()),) if redrives else ()
         for record in records:
             value = record if isinstance(record, bytes) else encode(record)
-            place = key if key is not None else record.digisos_id.encode()  # type: ignore[union-attr]  # bytes have a key
+            place = key if key is not None else record.digisos_id.encode()
             await publisher.publish(Outgoing(soknad_topic(self.number), place, value, headers))
 
     @asynccontextmanager

@@ -59,7 +59,7 @@ class Driver:
         return self.delivery.handle(event, self.now)
 
     def receive(self, offset: int, key: str = "a", partition: int = 0, **more: object) -> list[Command]:
-        return self.feed(Received(partition, offset, key, **more))  # type: ignore[arg-type]  # a test's shorthand
+        return self.feed(Received(partition, offset, key, **more))
 
     def wait(self) -> list[Command]:
         assert self.delivery.next_due is not None
@@ -73,7 +73,7 @@ class Driver:
 
 
 def tickets(commands: list[Command], kind: type[Command]) -> list[int]:
-    return [c.ticket.offset for c in commands if isinstance(c, kind)]  # type: ignore[union-attr]  # kinds with tickets
+    return [c.ticket.offset for c in commands if isinstance(c, kind)]
 
 
 def test_a_record_is_delivered_then_answered_then_committed() -> None:
@@ -91,18 +91,18 @@ def test_records_of_one_key_go_one_at_a_time() -> None:
     assert driver.receive(1, "a") == []
     commit, second = driver.complete(first)
     assert commit == Commit(0, 1)
-    assert second == Deliver(Ticket(0, 1, second.ticket.generation))  # type: ignore[union-attr]  # it is a Deliver
+    assert second == Deliver(Ticket(0, 1, second.ticket.generation))
 
 
 def test_other_keys_flow_past_a_waiting_one_but_the_commit_waits() -> None:
     driver = Driver()
     (stuck,) = driver.receive(0, "a")
     (other,) = driver.receive(1, "b")
-    (retry,) = driver.feed(Failed(stuck.ticket, FagsystemFailureError("x")))  # type: ignore[union-attr]
+    (retry,) = driver.feed(Failed(stuck.ticket, FagsystemFailureError("x")))
     assert isinstance(retry, Retry)
     assert driver.complete(other) == []
     (again,) = driver.wait()
-    assert again == Deliver(stuck.ticket, 2)  # type: ignore[union-attr]
+    assert again == Deliver(stuck.ticket, 2)
     assert driver.complete(again) == [Commit(0, 2)]
 
 
@@ -110,9 +110,9 @@ def test_a_record_that_fails_by_itself_is_dead_lettered_with_every_attempt() -> 
     driver = Driver()
     (command,) = driver.receive(0)
     for _ in range(TABLE[FagsystemFailureError].attempts - 1):
-        driver.feed(Failed(command.ticket, FagsystemFailureError("x")))  # type: ignore[union-attr]
+        driver.feed(Failed(command.ticket, FagsystemFailureError("x")))
         (command,) = driver.wait()
-    (dead,) = driver.feed(Failed(command.ticket, FagsystemFailureError("x")))  # type: ignore[union-attr]
+    (dead,) = driver.feed(Failed(command.ticket, FagsystemFailureError("x")))
     assert isinstance(dead, DeadLetter)
     assert [attempt.code for attempt in dead.attempts] == ["fagsystem.feil"] * TABLE[FagsystemFailureError].attempts
     assert [a.at for a in dead.attempts] == sorted({a.at for a in dead.attempts})
@@ -121,7 +121,7 @@ def test_a_record_that_fails_by_itself_is_dead_lettered_with_every_attempt() -> 
 def test_a_dead_letter_is_answered_before_its_offset_passes() -> None:
     driver = Driver()
     (command,) = driver.receive(0)
-    (dead,) = driver.feed(Failed(command.ticket, UnsealError()))  # type: ignore[union-attr]
+    (dead,) = driver.feed(Failed(command.ticket, UnsealError()))
     assert isinstance(dead, DeadLetter)
     assert driver.feed(DeadLettered(dead.ticket, answerable=True)) == [PublishKvittering(dead.ticket)]
     assert driver.feed(KvitteringPublished(dead.ticket)) == [Commit(0, 1)]
@@ -138,9 +138,9 @@ def test_what_follows_a_dead_letter_is_parked_behind_it() -> None:
     driver = Driver()
     (command,) = driver.receive(0)
     driver.receive(1)
-    driver.feed(Failed(command.ticket, UnsealError()))  # type: ignore[union-attr]
-    driver.feed(DeadLettered(command.ticket, answerable=True))  # type: ignore[union-attr]
-    _, parked = driver.feed(KvitteringPublished(command.ticket))  # type: ignore[union-attr]
+    driver.feed(Failed(command.ticket, UnsealError()))
+    driver.feed(DeadLettered(command.ticket, answerable=True))
+    _, parked = driver.feed(KvitteringPublished(command.ticket))
     assert isinstance(parked, DeadLetter)
     assert isinstance(parked.error, BehindDeadLetterError)
     assert parked.attempts == ()
@@ -180,9 +180,9 @@ def test_a_drained_delivery_starts_nothing_and_lets_the_rest_end() -> None:
 def test_a_dead_letter_of_something_delivered_before_blocks_nothing() -> None:
     driver = Driver()
     (command,) = driver.receive(0)
-    driver.feed(Failed(command.ticket, UnsealError()))  # type: ignore[union-attr]
-    driver.feed(DeadLettered(command.ticket, answerable=True, blocks=False))  # type: ignore[union-attr]
-    driver.feed(KvitteringPublished(command.ticket))  # type: ignore[union-attr]
+    driver.feed(Failed(command.ticket, UnsealError()))
+    driver.feed(DeadLettered(command.ticket, answerable=True, blocks=False))
+    driver.feed(KvitteringPublished(command.ticket))
     assert tickets(driver.receive(1), Deliver) == [1]
 
 
@@ -191,17 +191,17 @@ def test_an_unavailable_fagsystem_pauses_the_kommune_and_counts_nothing() -> Non
     first = driver.receive(0, "a")[0]
     second = driver.receive(0, "b", partition=1)[0]
     driver.receive(1, "c")
-    down, pause = driver.feed(Failed(first.ticket, FagsystemUnavailableError("x")))  # type: ignore[union-attr]
+    down, pause = driver.feed(Failed(first.ticket, FagsystemUnavailableError("x")))
     assert isinstance(down, FagsystemDown)
     assert pause == Pause(frozenset({0, 1}))
-    assert driver.feed(Failed(second.ticket, FagsystemUnavailableError("x"))) == []  # type: ignore[union-attr]
+    assert driver.feed(Failed(second.ticket, FagsystemUnavailableError("x"))) == []
     for _ in range(20):
         (probe,) = driver.wait()
-        assert probe == Deliver(first.ticket, 1)  # type: ignore[union-attr]
-        (down,) = driver.feed(Failed(first.ticket, FagsystemUnavailableError("x")))  # type: ignore[union-attr]
+        assert probe == Deliver(first.ticket, 1)
+        (down,) = driver.feed(Failed(first.ticket, FagsystemUnavailableError("x")))
         assert isinstance(down, FagsystemDown)
     (probe,) = driver.wait()
-    commands = driver.feed(Handled(probe.ticket))  # type: ignore[union-attr]
+    commands = driver.feed(Handled(probe.ticket))
     assert isinstance(commands[0], FagsystemUp)
     assert tickets(commands, Deliver) == [0, 1]
     assert commands[-1] == Resume(frozenset({0, 1}))
@@ -211,7 +211,7 @@ def test_the_fagsystem_decides_how_long_it_is_left_alone() -> None:
     driver = Driver()
     (command,) = driver.receive(0)
     error = FagsystemUnavailableError("x", retry_after=timedelta(minutes=3))
-    down = driver.feed(Failed(command.ticket, error))[0]  # type: ignore[union-attr]
+    down = driver.feed(Failed(command.ticket, error))[0]
     assert down == FagsystemDown(START + timedelta(minutes=3), error)
 
 
@@ -219,9 +219,9 @@ def test_a_probe_that_never_reached_the_fagsystem_lets_another_one_try() -> None
     driver = Driver(limits=Limits(running=1))
     (command,) = driver.receive(0, "a")
     driver.receive(1, "b")
-    driver.feed(Failed(command.ticket, FagsystemUnavailableError("x")))  # type: ignore[union-attr]
+    driver.feed(Failed(command.ticket, FagsystemUnavailableError("x")))
     driver.wait()
-    commands = driver.feed(Failed(command.ticket, PackageUnavailableError("x")))  # type: ignore[union-attr]
+    commands = driver.feed(Failed(command.ticket, PackageUnavailableError("x")))
     assert tickets(commands, Deliver) == [1]
     assert driver.delivery.is_down
 
@@ -229,9 +229,9 @@ def test_a_probe_that_never_reached_the_fagsystem_lets_another_one_try() -> None
 def test_a_fagsystem_that_fails_on_one_probe_is_up() -> None:
     driver = Driver()
     (command,) = driver.receive(0, "a")
-    driver.feed(Failed(command.ticket, FagsystemUnavailableError("x")))  # type: ignore[union-attr]
+    driver.feed(Failed(command.ticket, FagsystemUnavailableError("x")))
     driver.wait()
-    commands = driver.feed(Failed(command.ticket, FagsystemFailureError("x")))  # type: ignore[union-attr]
+    commands = driver.feed(Failed(command.ticket, FagsystemFailureError("x")))
     assert isinstance(commands[0], FagsystemUp)
     assert not driver.delivery.is_down
 
@@ -239,21 +239,21 @@ def test_a_fagsystem_that_fails_on_one_probe_is_up() -> None:
 def test_an_answer_from_before_proves_nothing_about_the_fagsystem() -> None:
     driver = Driver()
     (command,) = driver.receive(0, "a")
-    driver.feed(Failed(command.ticket, FagsystemUnavailableError("x")))  # type: ignore[union-attr]
+    driver.feed(Failed(command.ticket, FagsystemUnavailableError("x")))
     driver.wait()
-    driver.feed(Handled(command.ticket, repeated=True))  # type: ignore[union-attr]
+    driver.feed(Handled(command.ticket, repeated=True))
     assert driver.delivery.is_down
 
 
 def test_publishing_is_repeated_until_it_succeeds() -> None:
     driver = Driver()
     (command,) = driver.receive(0)
-    driver.feed(Handled(command.ticket))  # type: ignore[union-attr]
+    driver.feed(Handled(command.ticket))
     for _ in range(50):
-        (retry,) = driver.feed(Failed(command.ticket, BrokerUnavailableError("x")))  # type: ignore[union-attr]
+        (retry,) = driver.feed(Failed(command.ticket, BrokerUnavailableError("x")))
         assert isinstance(retry, Retry)
-        assert driver.wait() == [PublishKvittering(command.ticket)]  # type: ignore[union-attr]
-    assert driver.feed(KvitteringPublished(command.ticket)) == [Commit(0, 1)]  # type: ignore[union-attr]
+        assert driver.wait() == [PublishKvittering(command.ticket)]
+    assert driver.feed(KvitteringPublished(command.ticket)) == [Commit(0, 1)]
 
 
 def test_a_full_partition_pauses_and_resumes_when_half_is_done() -> None:
@@ -278,7 +278,7 @@ def test_nodhjelp_goes_first_among_those_that_wait() -> None:
     (running,) = driver.receive(0, "a")
     driver.receive(1, "b")
     driver.receive(2, "c", urgent=True)
-    assert tickets(driver.feed(Handled(running.ticket)), Deliver) == [2]  # type: ignore[union-attr]
+    assert tickets(driver.feed(Handled(running.ticket)), Deliver) == [2]
 
 
 def test_results_from_before_a_rebalance_are_ignored() -> None:
@@ -287,7 +287,7 @@ def test_results_from_before_a_rebalance_are_ignored() -> None:
     driver.feed(Revoked(frozenset({0})))
     driver.feed(Assigned(frozenset({0})))
     (new,) = driver.receive(0)
-    assert driver.feed(Handled(old.ticket)) == []  # type: ignore[union-attr]
+    assert driver.feed(Handled(old.ticket)) == []
     assert driver.complete(new) == [Commit(0, 1)]
     assert driver.delivery.open_records == 0
 
@@ -394,7 +394,7 @@ class AnyDay(RuleBasedStateMachine):
         answerable=st.booleans(),
         blocks=st.booleans(),
     )
-    def answer(self, command: Command, error: MeldingsformidlerError | None, answerable: bool, blocks: bool) -> object:  # noqa: FBT001
+    def answer(self, command: Command, error: MeldingsformidlerError | None, answerable: bool, blocks: bool) -> object:  # noqa: FBT001 - hypothesis names them
         assert isinstance(command, Deliver | DeadLetter | PublishKvittering)
         ticket = command.ticket
         current = self.step.pop(ticket, None) is not None
