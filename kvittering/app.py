@@ -26,6 +26,8 @@ from schemas.model import WireModel
 from schemas.names import DigisosId
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from broker.katalog import Katalog
     from broker.tokens import TokenVerifier
     from kvittering.hub import Hub, View
@@ -92,6 +94,21 @@ class Innsyn:
             raise FiksError(403, FORBIDDEN)
         return project(state)
 
+    def stream(self, digisos_id: DigisosId, eier: Eier, last_event_id: str | None) -> AsyncGenerator[bytes]:
+        """Return the owner's stream of a søknad that is theirs; see ``stream.events``."""
+
+        async def current() -> View:
+            return view_of(await self.shown(digisos_id, eier))
+
+        return events(
+            self.hub,
+            digisos_id,
+            current,
+            last_event_id=last_event_id,
+            heartbeat_s=self.heartbeat_s,
+            max_stream_s=self.max_stream_s,
+        )
+
     async def check_avsender(self, authorization: str | None) -> None:
         """Accept a sender's machine.
 
@@ -149,18 +166,7 @@ def innsyn_router(innsyn: Innsyn) -> APIRouter:
         """Stream the status as server-sent events: ``status``, with the view as data and its version as id."""
         eier = await innsyn.eier(authorization)
         await innsyn.shown(digisos_id, eier)
-
-        async def current() -> View:
-            return view_of(await innsyn.shown(digisos_id, eier))
-
-        stream = events(
-            innsyn.hub,
-            digisos_id,
-            current,
-            last_event_id=last_event_id,
-            heartbeat_s=innsyn.heartbeat_s,
-            max_stream_s=innsyn.max_stream_s,
-        )
+        stream = innsyn.stream(digisos_id, eier, last_event_id)
         headers = NO_STORE | {"X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
