@@ -11,6 +11,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -44,7 +46,7 @@ from broker.record import TopicPartition
 from schemas.errors import BrokerUnavailableError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
     from types import TracebackType
 
@@ -53,8 +55,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-POLL_S: Final = 0.02
+POLL_S: Final = 0.01
+MAX_POLL_S: Final = 0.25
 SCRAM_ITERATIONS: Final = 8192
+MAX_TOPICS: Final = 250
+MAX_ACLS: Final = 2_000
+"""Most in one request: the controller refuses one that makes more than 10 000 records, and a topic of ours makes about ten."""
 
 
 class KafkaAdmin:
@@ -112,8 +118,9 @@ class KafkaAdmin:
         gone = tuple(names)
 
         def delete() -> None:
-            for future in self._client.delete_topics(list(gone), operation_timeout=self._timeout_s).values():
-                _result(future, self._timeout_s, tolerate=KafkaError.UNKNOWN_TOPIC_OR_PART)
+            for some in _batches(gone, MAX_TOPICS):
+                for future in self._client.delete_topics(some, operation_timeout=self._timeout_s).values():
+                    _result(future, self._timeout_s, tolerate=KafkaError.UNKNOWN_TOPIC_OR_PART)
 
         await self._run(delete)
 
@@ -151,8 +158,8 @@ class KafkaAdmin:
             return
 
         def create() -> None:
-            for future in self._client.create_acls(list(missing)).values():
-                future.result(self._timeout_s)
+            for some in _batches(missing, MAX_ACLS):
+                _all(self._client.create_acls(some), self._timeout_s)
 
         await self._run(create)
 
@@ -168,9 +175,8 @@ class KafkaAdmin:
             return
 
         def delete() -> None:
-            filters = [exact(binding) for binding in unwanted]
-            for future in self._client.delete_acls(filters).values():
-                future.result(self._timeout_s)
+            for some in _batches(map(exact, unwanted), MAX_ACLS):
+                _all(self._client.delete_acls(some), self._timeout_s)
 
         await self._run(delete)
 
@@ -245,23 +251,26 @@ class KafkaAdmin:
         return (await self._configs([name]))[name]
 
     async def _create(self, specs: list[TopicSpec], replication_factor: int) -> None:
-        new = [
-            NewTopic(
-                one.name, num_partitions=one.partitions, replication_factor=replication_factor, config=dict(one.config)
-            )
-            for one in specs
-        ]
+        """Create topics, some at a time: a broker needs a second for a hundred, and each step has the whole time-out."""
+        for some in _batches(specs, MAX_TOPICS):
+            new = [
+                NewTopic(
+                    one.name,
+                    num_partitions=one.partitions,
+                    replication_factor=replication_factor,
+                    config=dict(one.config),
+                )
+                for one in some
+            ]
+            await self._run(functools.partial(self._create_now, new))
+            await self._until(functools.partial(self._all_listed, {one.name for one in some}), "emner")
 
-        def create() -> None:
-            for future in self._client.create_topics(new, operation_timeout=self._timeout_s).values():
-                _result(future, self._timeout_s, tolerate=KafkaError.TOPIC_ALREADY_EXISTS)  # somebody else was quicker
+    def _create_now(self, new: list[NewTopic]) -> None:
+        for future in self._client.create_topics(new, operation_timeout=self._timeout_s).values():
+            _result(future, self._timeout_s, tolerate=KafkaError.TOPIC_ALREADY_EXISTS)  # another was quicker
 
-        await self._run(create)
-
-        async def shown() -> bool:
-            return len(await self.describe_topics(one.name for one in specs)) == len(specs)
-
-        await self._until(shown, "emner")
+    async def _all_listed(self, names: set[str]) -> bool:
+        return names <= await self.list_topics()
 
     async def _align(self, specs: list[TopicSpec]) -> None:
         """Set what differs on topics that exist."""
@@ -269,7 +278,12 @@ class KafkaAdmin:
         if not differing:
             return
         changes = [_config_change(name, values) for name, values in differing.items()]
-        await self._run(lambda: _all(self._client.incremental_alter_configs(changes), self._timeout_s))
+
+        def alter() -> None:
+            for some in _batches(changes, MAX_TOPICS):
+                _all(self._client.incremental_alter_configs(some), self._timeout_s)
+
+        await self._run(alter)
 
         async def shown() -> bool:
             return not await self._differing(specs)
@@ -339,9 +353,11 @@ class KafkaAdmin:
     async def _until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Poll until the broker shows what the controller has acknowledged (rule 2)."""
         try:
+            pause_s = POLL_S
             async with asyncio.timeout(self._timeout_s):
-                while not await condition():  # noqa: ASYNC110  # Kafka has no event to wait for
-                    await asyncio.sleep(POLL_S)
+                while not await condition():  # Kafka has no event to wait for
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, MAX_POLL_S)
         except TimeoutError as error:
             raise BrokerUnavailableError(f"Kafka viser ikke endringen i tide: {what}") from error
 
@@ -354,6 +370,12 @@ def _result(future: Future[T], timeout_s: float, *, tolerate: int | None = None)
         if tolerate is not None and error.args[0].code() == tolerate:
             return None
         raise
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def _all(futures: Mapping[Any, Future[Any]], timeout_s: float) -> None:
