@@ -31,6 +31,7 @@ check: $(PYTHON_READY)  ## Style, types, layers, packaging
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/mypy tests/typing
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pytest -q tests/architecture/test_packaging.py tests/architecture/test_lock.py
