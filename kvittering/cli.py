@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import typer
+from rich.markup import escape
 
 from broker.cli.options import JsonOption
 from broker.cli.output import EXIT_OK, EXIT_REFUSED, console, print_json
@@ -19,6 +21,18 @@ from schemas.names import Sha256
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024
 _JWS_DOTS = 2
+
+LOOSE = "oppgitt"
+"""What the chain of loose kvitteringer is called."""
+
+
+class _Kjede(NamedTuple):
+    """What is verified together: where it came from, its JWSs, and the certificates that came along."""
+
+    name: str
+    tokens: list[str]
+    enclosed: list[str]
+
 
 app = typer.Typer(no_args_is_help=True, help="Kvitteringer: kontroller hva de beviser.")
 
@@ -55,44 +69,47 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Kontroller en kjede av kvitteringer uten nett: signaturer, lenker, én utsteder, én søknad.
+    """Kontroller kjeder av kvitteringer uten nett: signaturer, lenker, én utsteder, én søknad.
 
-    Sertifikatene i en bunt brukes bare med --rot, for en bunt kan ikke gå god for seg selv. Avslutter med 0 bare hvis alt holder.
+    Hver bunt er sin egen kjede; alt annet som oppgis er til sammen én. Sertifikatene i en bunt brukes bare med --rot, for en
+    bunt kan ikke gå god for seg selv. Avslutter med 0 bare hvis alt holder.
     """
     if not sertifikat and not rot:
         raise typer.BadParameter("oppgi --sertifikat eller --rot: en bunt kan ikke gå god for seg selv")
-    tokens, enclosed = _read_all(kvitteringer)
-    certificates = [one for path in sertifikat or () for one in load_certificates(path)]
-    if not certificates:
-        certificates = [one for pem in enclosed for one in _enclosed(pem)]
+    given = [one for path in sertifikat or () for one in load_certificates(path)]
     roots = [one for path in rot or () for one in load_certificates(path)]
     package = None if pakke is None else _digest(pakke)
-    report = verify_chain(tokens, certificates, roots=roots, package=package)
+    reports = {
+        name: verify_chain(
+            tokens, given or [one for pem in enclosed for one in _enclosed(pem)], roots=roots, package=package
+        )
+        for name, tokens, enclosed in _read_all(kvitteringer)
+    }
     if as_json:
-        print_json(to_json(report))
+        print_json(to_json(reports))
     else:
-        _show(report)
-    raise typer.Exit(EXIT_OK if report.holder else EXIT_REFUSED)
+        for name, report in reports.items():
+            _show(name, report)
+    raise typer.Exit(EXIT_OK if all(report.holder for report in reports.values()) else EXIT_REFUSED)
 
 
-def _read_all(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the JWSs and the enclosed certificates of everything that was named."""
-    tokens: list[str] = []
-    certificates: list[str] = []
+def _read_all(arguments: list[str]) -> list[_Kjede]:
+    """Return the chains of everything that was named: one for each bundle, and one of all that is loose."""
+    bundles: list[_Kjede] = []
+    loose: list[str] = []
     for argument in arguments:
         if argument.count(".") == _JWS_DOTS and argument.startswith("ey"):
-            tokens.append(argument)
+            loose.append(argument)
             continue
         text = _read_text(Path(argument))
         if text.lstrip().startswith("{"):
-            found, enclosed = _read_bundle(text, argument)
-            tokens += found
-            certificates += enclosed
+            bundles.append(_Kjede(argument, *_read_bundle(text, argument)))
         else:
-            tokens += text.split()
-    if not tokens:
+            loose += text.split()
+    found = [*bundles, *([_Kjede(LOOSE, loose, [])] if loose else [])]
+    if not any(kjede.tokens for kjede in found):
         raise DecodeError("det er ingen kvitteringer i det som ble oppgitt")
-    return tokens, certificates
+    return found
 
 
 def _read_text(path: Path) -> str:
@@ -127,17 +144,27 @@ def _enclosed(pem: str) -> list[Any]:
 
 
 def _digest(path: Path) -> Sha256:
-
     with path.open("rb") as file:
         return Sha256(hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def to_json(report: Report) -> dict[str, Any]:
-    """Return the report for machines: ``{holder, kvitteringer: [{…, kontroller: [{navn, holder, detalj}]}], felles}``."""
+def to_json(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """Return the reports for machines.
+
+    Returns:
+        ``{holder, kjeder: [{navn, holder, kvitteringer: [{…, kontroller: [{navn, holder, detalj}]}], felles}]}``.
+    """
     return {
-        "holder": report.holder,
-        "kvitteringer": [_finding_json(one) for one in report.funn],
-        "felles": [_check_json(one) for one in report.felles],
+        "holder": all(report.holder for report in reports.values()),
+        "kjeder": [
+            {
+                "navn": name,
+                "holder": report.holder,
+                "kvitteringer": [_finding_json(one) for one in report.funn],
+                "felles": [_check_json(one) for one in report.felles],
+            }
+            for name, report in reports.items()
+        ],
     }
 
 
@@ -153,7 +180,8 @@ def _check_json(check: Check) -> dict[str, Any]:
     return {"navn": check.navn, "holder": check.holder, "detalj": check.detalj}
 
 
-def _show(report: Report) -> None:
+def _show(name: str, report: Report) -> None:
+    console.print(f"[dim]{escape(name)}[/]", soft_wrap=True)
     for found in report.funn:
         claims = found.ledd.claims if found.ledd else None
         title = (

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,9 +13,6 @@ from kvittering.facts import SoknadState
 from kvittering.projection import apply, project
 from kvittering.views import bundle
 from schemas.errors import DecodeError, KeyFileError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Files:
@@ -62,8 +60,9 @@ def test_machines_get_every_check(files: Files) -> None:
     result = run(files.bundle, "--sertifikat", files.certificate, "--json")
     document = json.loads(result.output)
     assert document["holder"]
-    assert [one["status"] for one in document["kvitteringer"]] == ["LEVERT", "MOTTATT"]
-    names = {check["navn"] for check in document["kvitteringer"][0]["kontroller"]}
+    (chain,) = document["kjeder"]
+    assert [one["status"] for one in chain["kvitteringer"]] == ["LEVERT", "MOTTATT"]
+    names = {check["navn"] for check in chain["kvitteringer"][0]["kontroller"]}
     assert names == {"signatur", "kjede", "samme utsteder", "samme søknad"}
 
 
@@ -78,7 +77,8 @@ def test_another_package_is_exit_1(files: Files, tmp_path: Path) -> None:
     other.write_bytes(b"en annen pakke")
     result = run(files.bundle, "--sertifikat", files.certificate, "--pakke", other, "--json")
     assert result.exit_code == 1
-    assert [check["navn"] for check in json.loads(result.output)["felles"] if not check["holder"]] == ["pakke"]
+    (chain,) = json.loads(result.output)["kjeder"]
+    assert [check["navn"] for check in chain["felles"] if not check["holder"]] == ["pakke"]
 
 
 def test_a_bundle_cannot_vouch_for_itself(files: Files) -> None:
@@ -112,3 +112,21 @@ def test_a_file_that_is_no_bundle_is_told_so(files: Files, tmp_path: Path, conte
 
 def test_a_file_that_is_not_there_is_told_so(files: Files, tmp_path: Path) -> None:
     assert isinstance(run(tmp_path / "ingen.json", "--rot", files.root).exception, KeyFileError)
+
+
+def test_each_bundle_is_a_chain_of_its_own(files: Files, tmp_path: Path) -> None:
+    again = tmp_path / "samme-igjen.json"
+    again.write_bytes(Path(files.bundle).read_bytes())
+    result = run(files.bundle, again, "--sertifikat", files.certificate, "--json")
+    assert result.exit_code == 0
+    assert [len(chain["kvitteringer"]) for chain in json.loads(result.output)["kjeder"]] == [2, 2]
+
+
+def test_one_bundle_that_does_not_hold_is_named_and_fails_all(files: Files, tmp_path: Path) -> None:
+    document = json.loads(Path(files.bundle).read_text())
+    document["kvitteringer"] = document["kvitteringer"][1:]
+    broken = tmp_path / "uten-forste-ledd.json"
+    broken.write_text(json.dumps(document))
+    result = run(files.bundle, broken, "--sertifikat", files.certificate, "--json")
+    assert result.exit_code == 1
+    assert [chain["navn"] for chain in json.loads(result.output)["kjeder"] if not chain["holder"]] == [str(broken)]
