@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import PKCS7Options, PKCS7SignatureBuilder
 
 from crypto import AsiceWriter, Authority, Limits, Signer, Trust, seal
-from crypto.asice import ASIC_MIMETYPE
+from crypto.asice import ASIC_MIMETYPE, AsiceReader
 from crypto.signed import SHA1_WARNING, sign_detached
 from schemas.errors import PackError, UnsealError
 from schemas.names import Organisasjonsnummer
@@ -283,6 +285,22 @@ def test_a_zip_bomb_is_refused_by_the_bytes_that_come(archive: Make, open_archiv
     assert len(bomb) < 50_000
     with pytest.raises(UnsealError):
         open_archive(bomb, limits=Limits(max_file_bytes=1_000_000))
+
+
+def test_the_second_pass_computes_the_digest_again(archive: Make, actors: Actors) -> None:
+    """A change that the checksum would not show, since whoever makes one can make the other fit."""
+    data = io.BytesIO(archive(files={"a.txt": b"signed"}).build())
+    reader = AsiceReader(data, len(data.getvalue()), trust=actors.trust, now=actors.now, limits=Limits())
+    (listed,) = reader._listed.values()
+    packer = zlib.compressobj(wbits=-15)
+    other = packer.compress(b"forged") + packer.flush()
+    entry = replace(listed.entry, crc=zlib.crc32(b"forged"), packed_size=len(other))
+    data.seek(entry.data_at)
+    data.write(other)
+    reader._listed["a.txt"] = replace(listed, entry=entry)
+
+    with pytest.raises(UnsealError):
+        list(reader.read("a.txt"))
 
 
 # --- names

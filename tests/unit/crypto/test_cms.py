@@ -161,6 +161,14 @@ def test_a_broken_oaep_recipient_beside_a_good_v15_one_still_opens(actors: Actor
     assert open_enveloped(envelope(*infos, key=key), actors.keys) == PLAIN
 
 
+def test_oaep_decides_where_the_two_recipients_hold_different_keys(actors: Actors) -> None:
+    """PKCS#1 v1.5 cannot tell that it failed, so it must not be asked first."""
+    key = os.urandom(32)
+    infos = [recipient_info(actors.recipient, os.urandom(32), V15), recipient_info(actors.recipient, key)]
+
+    assert open_enveloped(envelope(*infos, key=key), actors.keys) == PLAIN
+
+
 @pytest.mark.parametrize("ours", [0, 1])
 def test_several_recipients_in_any_order_and_several_keys(ours: int, actors: Actors, ring: Ring) -> None:
     key = os.urandom(32)

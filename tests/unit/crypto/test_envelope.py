@@ -7,6 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +28,7 @@ from crypto import (
     seal,
     seal_package,
 )
+from crypto.cms import ContentKey
 from schemas.errors import CertificateError, MismatchError, PackError, UnsealError
 from schemas.names import Sha256
 
@@ -177,6 +181,35 @@ def test_whatever_is_written_into_a_package_the_only_error_is_unseal_error(  # n
     changed = sealed[:at] + noise + sealed[at if inserted else at + len(noise) :]
 
     assert changed == sealed or is_refused(actors, changed)
+
+
+def test_broken_padding_is_refused_even_around_a_good_package(
+    actors: Actors, forsendelse: Callable[..., Forsendelse], packages: tuple[bytes, bytes]
+) -> None:
+    """An archive of whole blocks, encrypted without padding: everything but the padding is in order."""
+    content = forsendelse().to_json()
+    archive = io.BytesIO()
+    while len(archive.getvalue()) % 16 or not archive.getvalue():
+        archive = io.BytesIO()
+        content += b" "
+        writer = AsiceWriter(archive.write, signer=actors.signer, now=actors.now)
+        with writer.add("forsendelse.json", "application/pdf") as entry:
+            entry.write(content)
+        writer.finish()
+    key = ContentKey(os.urandom(32), os.urandom(16))
+    encryptor = Cipher(AES(key.key), CBC(key.iv)).encryptor()
+    with Spool() as spool:
+        spool.write(packages[0])
+        spool.finish()
+        spool._file.seek(0)
+        spool._kept = spool._file.write(encryptor.update(archive.getvalue()))
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("crypto.spool.content_key", lambda *_: key)
+            with pytest.raises(UnsealError):
+                open_package(spool, keys=actors.keys, trust=actors.trust, now=actors.now)
+            patched.setattr("crypto.spool.CbcView.check_padding", lambda _: None)
+            open_package(spool, keys=actors.keys, trust=actors.trust, now=actors.now).close()
 
 
 def test_something_after_the_end_is_refused(actors: Actors, packages: tuple[bytes, bytes]) -> None:

@@ -121,3 +121,15 @@ def test_only_the_certificates_own_p256_key_signs(actors: Actors) -> None:
         sign_jws(PAYLOAD, ec.generate_private_key(ec.SECP256R1()), actors.ec_sender[0])
     with pytest.raises(ValueError, match="P-256"):
         sign_jws(PAYLOAD, ec.generate_private_key(ec.SECP384R1()), actors.ec_sender[0])
+
+
+def test_a_signature_has_one_spelling_so_that_a_kvittering_has_one_digest(actors: Actors) -> None:
+    token = sign(actors)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    other = token[:-1] + alphabet[alphabet.index(token[-1]) + 1]  # differs in bits that decoding throws away
+
+    assert decode(other.split(".")[2]) == decode(token.split(".")[2])
+    with pytest.raises(SignatureError):
+        verify_jws(other, [actors.ec_sender[0]])
+    with pytest.raises(SignatureError):
+        verify_jws(token + "==", [actors.ec_sender[0]])

@@ -217,6 +217,18 @@ def test_a_stream_that_never_ends_and_one_that_is_garbage_are_refused() -> None:
     refuse(bytes(data))
 
 
+def test_a_bomb_that_states_a_small_size_gives_no_more_than_it_states() -> None:
+    data = make_zip({"a": bytes(5_000_000)})
+    central = data.index(b"PK\x01\x02")
+    bomb = patch(patch(data, 22, "<L", 10), central + 24, "<L", 10)
+    reader = ZipReader(io.BytesIO(bomb), len(bomb), Limits())
+    out: list[bytes] = []
+
+    with pytest.raises(UnsealError):
+        out.extend(reader.read(reader.entries[0], 10_000_000))
+    assert sum(map(len, out)) <= 10
+
+
 @pytest.mark.parametrize("limits", [Limits(max_directory_bytes=100), Limits(max_files=-6)])
 def test_directories_beyond_a_limit_are_refused(limits: Limits) -> None:
     with pytest.raises(UnsealError):
