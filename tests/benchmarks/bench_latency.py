@@ -4,7 +4,8 @@
    of a connector process (``python -m consumers``, RSA-3072, its fagsystem in memory), all through one real Kafka; against two
    bare produce-consume round trips through the same Kafka at the same rate. Arrivals are on a fixed schedule, so that one who
    waits is not forgiven (no coordinated omission). Each slice gives a 99th percentile; the row shows the medians of these, in
-   slices that take turns.
+   slices that take turns. The machine should have nothing else to do: the four processes ask for well over a core between them,
+   and where that is not to be had the row shows a queue.
 2. The longest pause of the event loop while it takes in as many søknader as it can. The goal is an amount, so the row judges the
    pause itself; its floor is the longest pause of a loop with nothing to do, in turns with it. Threads that hold the interpreter
    and whatever else runs on the machine are in the pause too; the last row is what the loop itself worked in one pause.
