@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -161,7 +161,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(kommuner: Sequence[Kommunenummer], folder: Path) -> AsyncIterator[Cluster]:
+async def cluster(kommuner: Sequence[Kommunenummer], folder: Path) -> AsyncGenerator[Cluster]:
     """Run the embedded Kafka with the topics of these kommuner."""
     server, password = EmbeddedKafka(folder / "kafka"), secrets.token_urlsafe(16)
     rights = {
@@ -244,7 +244,7 @@ async def publish_katalog(kafka: KafkaSettings, kommuner: Iterable[Kommunenummer
 
 
 @asynccontextmanager
-async def scratch() -> AsyncIterator[Path]:
+async def scratch() -> AsyncGenerator[Path]:
     """Give a folder that goes away, and send log lines to nowhere at their full cost."""
     nowhere = await asyncio.to_thread(open, os.devnull, "w")
     with nowhere, tempfile.TemporaryDirectory(prefix="formidler-bench-") as name:
@@ -311,7 +311,7 @@ class Sender:
 
 
 @asynccontextmanager
-async def running_sender(kafka: KafkaSettings, katalog: Katalog, folder: Path) -> AsyncIterator[Sender]:
+async def running_sender(kafka: KafkaSettings, katalog: Katalog, folder: Path) -> AsyncGenerator[Sender]:
     """Run producer, outbox and relay as ``producers/__main__.py`` puts them together."""
     stop = asyncio.Event()
     async with Database(folder / "producers.sqlite", MIGRATIONS) as database, KafkaPublisher(kafka) as publisher:

@@ -45,7 +45,7 @@ from broker.kafka.admin import KafkaAdmin
 from broker.routing import TopicSpec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from _sender import Sender
 
@@ -131,7 +131,7 @@ def _p99_ms(seconds: Sequence[float]) -> float:
 @asynccontextmanager
 async def child(
     *arguments: str, environment: dict[str, str], stdout: int = asyncio.subprocess.DEVNULL
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AsyncGenerator[asyncio.subprocess.Process]:
     """Run Python in another process for as long as the context lasts; that it ends by itself is an error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=stdout, env=os.environ | environment
@@ -160,7 +160,7 @@ class Watcher:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, environment: dict[str, str], *, status: str) -> AsyncIterator[Watcher]:
+    async def running(cls, environment: dict[str, str], *, status: str) -> AsyncGenerator[Watcher]:
         watcher = cls(status)
         script = str(Path(__file__).with_name("_watched_kvittering.py"))
         async with (
@@ -200,7 +200,7 @@ class RoundTrips:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, kafka: KafkaSettings) -> AsyncIterator[RoundTrips]:
+    async def running(cls, kafka: KafkaSettings) -> AsyncGenerator[RoundTrips]:
         async with KafkaAdmin(kafka) as admin:
             await admin.ensure_topics(TopicSpec(name, 1) for name in FLOOR_TOPICS)
         producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True)
