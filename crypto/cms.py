@@ -16,7 +16,6 @@ Source: RFC 5652 section 6, RFC 3560, KS ``CMSKrypteringImpl``.
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
@@ -106,31 +105,37 @@ def seal(plaintext: Buffer, recipient: x509.Certificate) -> bytes:
     pad = BLOCK_BYTES - len(plaintext) % BLOCK_BYTES
     size = len(plaintext) + pad
     head = _definite_head(template.recipients(key), iv, size)
-    sealed = _scratch(len(head) + size + BLOCK_BYTES)  # update_into demands a spare block
+    buffer = _borrow(len(head) + size + BLOCK_BYTES)  # update_into demands a spare block
+    sealed = memoryview(buffer)
     sealed[: len(head)] = head
     encryptor = Cipher(AES(key), CBC(iv)).encryptor()
     at = len(head) + encryptor.update_into(plaintext, sealed[len(head) :])
     at += encryptor.update_into(bytes((pad,)) * pad, sealed[at:])
-    return bytes(sealed[:at])
+    finished = bytes(sealed[:at])
+    _give_back(buffer)
+    return finished
 
 
-class _Scratch(threading.local):
-    """One buffer for each thread, where ciphertext is put together; plaintext never goes there."""
-
-    buffer = bytearray()
-
-
-_SCRATCH = _Scratch()
-_MAX_SCRATCH_BYTES = 2 * 1024 * 1024
+_SPARE: list[bytearray] = []
+_MAX_SPARE = 4
+_MAX_SPARE_BYTES = 2 * 1024 * 1024
 
 
-def _scratch(size: int) -> memoryview:
-    """Return at least ``size`` bytes to write to until the next call: fresh pages cost as much as encrypting them."""
-    if size > _MAX_SCRATCH_BYTES:
-        return memoryview(bytearray(size))
-    if len(_SCRATCH.buffer) < size:
-        _SCRATCH.buffer = bytearray(size)
-    return memoryview(_SCRATCH.buffer)
+def _borrow(size: int) -> bytearray:
+    """Return a buffer of at least ``size`` bytes for ciphertext: to touch fresh pages costs as much as to encrypt them.
+
+    Taking from a list and giving back are each one step, so threads never share a buffer; plaintext never goes into one.
+    """
+    try:
+        buffer = _SPARE.pop()
+    except IndexError:
+        buffer = bytearray()
+    return buffer if len(buffer) >= size else bytearray(size)
+
+
+def _give_back(buffer: bytearray) -> None:
+    if len(buffer) <= _MAX_SPARE_BYTES and len(_SPARE) < _MAX_SPARE:
+        _SPARE.append(buffer)
 
 
 def _definite_head(recipients: bytes, iv: bytes, size: int) -> bytes:
@@ -189,7 +194,9 @@ class CmsEncryptor:
     def _segments(self, segments: list[memoryview]) -> bytes:
         """Encrypt whole blocks, each segment in an OCTET STRING of its own."""
         head, self._head = self._head, b""
-        out = _scratch(len(head) + sum(len(segment) + _SEGMENT_HEAD_BYTES for segment in segments) + BLOCK_BYTES)
+        size = len(head) + sum(len(segment) + _SEGMENT_HEAD_BYTES for segment in segments)
+        buffer = _borrow(size + BLOCK_BYTES)
+        out = memoryview(buffer)
         out[: len(head)] = head
         at = len(head)
         for segment in segments:
@@ -197,7 +204,9 @@ class CmsEncryptor:
             out[at : at + len(tag)] = tag
             at += len(tag)
             at += self._encryptor.update_into(segment, out[at:])
-        return bytes(out[:at])
+        finished = bytes(out[:at])
+        _give_back(buffer)
+        return finished
 
 
 def content_key(header: EnvelopeHeader, keys: KeyRing) -> ContentKey:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from _rows import Row, interleave, medians, print_table
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from crypto import (
     Authority,
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 
     Pair = tuple[x509.Certificate, rsa.RSAPrivateKey]
 
+ECDSA = ec.ECDSA(hashes.SHA256())
 KIB, MIB = 1024, 1024 * 1024
 ORGANISASJON = Organisasjonsnummer("889640782")
 MEMORY_GOAL_MIB = 32
 MEMORY_FILE_MIB = 150
-SLICES = 31
-SLICE_S = 0.03
+SLICES = 151
+SLICE_S = 0.004  # as long as a scheduler lets a process run, so that most slices are not interrupted
 
 
 def rows() -> list[Row]:
@@ -128,6 +130,14 @@ def _package_row(authority: Authority, recipient: Pair, now: datetime, *, goal: 
     sealed, _ = seal_package(files, recipient=certificate, signer=signer, now=now)
     keys, trust = KeyRing([recipient]), Trust(roots=[authority.certificate])
     wrapped = key.public_key().encrypt(os.urandom(32), OAEP_SHA256)
+    public, private = signer.certificate.public_key(), signer.private_key
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    signature = private.sign(wrapped, ECDSA)
+
+    def floor() -> None:
+        key.decrypt(wrapped, OAEP_SHA256)
+        public.verify(signature, wrapped, ECDSA)
 
     def open_() -> bytes:
         with Spool() as spool:
@@ -137,9 +147,9 @@ def _package_row(authority: Authority, recipient: Pair, now: datetime, *, goal: 
                 return opened.read_bytes("soknad.json", MIB)
 
     return _against(
-        f"åpne signert pakke på 8 KB ÷ bar privat operasjon, RSA-{key.key_size}",
+        f"åpne signert pakke på 8 KB ÷ privat operasjon og ECDSA-verifisering, RSA-{key.key_size}",
         open_,
-        lambda: key.decrypt(wrapped, OAEP_SHA256),
+        floor,
         goal,
     )
 
@@ -154,7 +164,7 @@ def _bulk_rows(certificate: x509.Certificate) -> list[Row]:
 
     def mb_s(call: Callable[[], object]) -> Callable[[], float]:
         measure = _slice(call)
-        return lambda: MIB / medians([[measure() for _ in range(9)]])[0]
+        return lambda: MIB / medians([[measure() for _ in range(31)]])[0]
 
     sealing, streaming, floor = medians(interleave(5, mb_s(lambda: seal(plain, certificate)), mb_s(stream), _openssl))
     found = (("forsegle 1 MB", sealing), ("forsegle 1 MB som strøm", streaming))

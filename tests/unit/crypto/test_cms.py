@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +128,16 @@ def test_a_known_length_is_der(actors: Actors) -> None:
 
 def test_every_envelope_has_its_own_key_and_iv(actors: Actors) -> None:
     assert seal(PLAIN, actors.recipient[0])[-512:] != seal(PLAIN, actors.recipient[0])[-512:]
+
+
+def test_threads_that_seal_at_the_same_time_never_share_a_buffer(actors: Actors) -> None:
+    plains = [bytes((number,)) * (50_000 + number) for number in range(64)]
+    with ThreadPoolExecutor(8) as threads:
+        sealed = list(threads.map(lambda plain: seal(plain, actors.recipient[0]), plains))
+        streamed = list(threads.map(lambda plain: stream(plain, actors, 30_000), plains))
+
+    assert [open_enveloped(each, actors.keys) for each in sealed] == plains
+    assert [open_enveloped(each, actors.keys) for each in streamed] == plains
 
 
 @pytest.mark.parametrize("algorithm", [KEY_TRANSPORT, OAEP_DEFAULTS, V15], ids=["OAEP", "OAEP SHA-1", "v1.5"])
