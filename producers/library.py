@@ -225,10 +225,10 @@ class Producer:
 
     async def in_turn(self, call: Callable[[], T]) -> T:
         """Run ``call`` on the event loop, alone in one of its rounds."""
-        async with (
-            self._turn
-        ):  # whoever waits for it is woken in the next round, after the loop has looked at its sockets
-            return call()
+        async with self._turn:
+            result = call()
+            await asyncio.sleep(0)  # the turn lasts until the loop has looked at everything else
+            return result
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """Run ``call`` in the pool."""

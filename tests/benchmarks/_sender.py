@@ -7,6 +7,7 @@ looked up goes by certificate. Each kommune has a certificate of its own.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -326,6 +327,7 @@ async def running_sender(kafka: KafkaSettings, katalog: Katalog, folder: Path) -
             clear_files=True,
             clock=system_clock,
         )
+        gc.freeze()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Relay(outbox, publisher, system_clock).run(stop))
             try:
