@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.record import RecordPosition
+from broker.routing import kvittering_topic
 from kvittering import outbox as module
 from kvittering.outbox import OutboxPublisher
 from kvittering.store import StatusStore
 from schemas.codec import decode
 from schemas.errors import BrokerUnavailableError
-from schemas.records import StatusRecord
+from schemas.records import DeadLetterRecord, StatusRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -27,11 +28,13 @@ class Kafka:
     def __init__(self) -> None:
         self.taken: list[Outgoing] = []
         self.refused: set[bytes] = set()
+        self.refuse_first = 0
 
     async def publish_all(self, batch: Iterable[Outgoing]) -> list[RecordPosition | TransportError]:
         outcomes: list[RecordPosition | TransportError] = []
         for one in batch:
-            if one.key in self.refused:
+            if one.key in self.refused or self.refuse_first:
+                self.refuse_first = max(self.refuse_first - 1, 0)
                 outcomes.append(BrokerUnavailableError("borte"))
             else:
                 self.taken.append(one)
@@ -82,6 +85,21 @@ async def test_what_kafka_refuses_stays_and_the_rest_goes(kit: Any, store: Statu
     kafka.refused.clear()
     await publisher.publish_once()
     assert publisher.problem() is None
+    assert await store.pending(10) == []
+
+
+async def test_what_went_out_behind_a_refused_record_of_the_same_key_goes_out_again(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    log, topic = kit.log(), kvittering_topic(kit.oslo)
+    await store.apply([kit.read(log.put(topic, "x", value), oslo) for value in (b"1", b"2")], kit.now)
+    kafka = Kafka()
+    kafka.refuse_first = 1
+    publisher = OutboxPublisher(store, kafka, asyncio.Event())  # type: ignore[arg-type]  # a publisher in memory
+    await publisher.publish_once()
+    await publisher.publish_once()
+    offsets = [decode(DeadLetterRecord, one.value).opprinnelig.offset for one in kafka.taken]
+    assert offsets == [1, 0, 1]
     assert await store.pending(10) == []
 
 
