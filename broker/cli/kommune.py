@@ -17,7 +17,7 @@ from schemas.errors import ConfigurationError
 from schemas.names import Kommunenummer
 from schemas.records import KatalogRecord
 
-app = typer.Typer(help="Kommuner: hvem som kan motta søknader, og hvordan.", no_args_is_help=True)
+app = typer.Typer(help="Kommuner: hvem som kan motta søknader, og hvordan.", no_args_is_help=True, add_completion=False)
 
 
 @app.command("list", epilog="Eksempel: formidler kommune list --alle --json")
@@ -26,7 +26,7 @@ def list_kommuner(
     alle: Annotated[bool, typer.Option("--alle", help="Alle Norges 357 kommuner, ikke bare de i katalogen.")] = False,  # noqa: FBT002 - a flag
     as_json: JsonOption = False,  # noqa: FBT002 - a flag
 ) -> None:
-    """List the kommuner of the katalog."""
+    """List kommunene i katalogen."""
     katalog = _katalog(data, needed=not alle)
     numbers = sorted(kommune_names()) if alle else [entry.kommunenummer for entry in katalog.all()]
     documents = [_summary(number, katalog.get(number)) for number in numbers]
@@ -46,7 +46,7 @@ def show(
     data: DataOption,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag
 ) -> None:
-    """Show one kommune: certificates, connector and NAV offices."""
+    """Vis én kommune: sertifikater, konnektor og Nav-kontorer."""
     number = Kommunenummer(kommunenummer)
     if number not in kommune_names():
         raise ConfigurationError(f"{number} er ikke blant de 357 kommunene av 2024; se `formidler kommune list --alle`")
