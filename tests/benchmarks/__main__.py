@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _rows import print_table
+from rich.console import Console
 
 if TYPE_CHECKING:
     from _rows import Row
 
 FOLDER = Path(__file__).parent
+WIDTH = 180
+"""Columns where no terminal says how many there are, so that a row stays on its line in a CI log."""
 
 
 def names() -> list[str]:
@@ -51,7 +54,7 @@ def main() -> int:
     if options.json:
         sys.stdout.write(json.dumps([asdict(row) | {"ok": row.ok} for row in rows], ensure_ascii=False) + "\n")
     else:
-        print_table(rows)
+        print_table(rows, Console() if sys.stdout.isatty() else Console(width=WIDTH))
     return 1 if options.strict and not all(row.ok for row in rows) else 0
 
 
