@@ -108,15 +108,16 @@ async def test_it_wakes_when_there_is_more_and_tries_again_after_an_outage(
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.001)
     kafka, stored = Kafka(), asyncio.Event()
+    kafka.refuse_first = 2
     publisher = OutboxPublisher(store, kafka, stored)  # type: ignore[arg-type]  # a publisher in memory
     task = asyncio.create_task(publisher.run())
     try:
         (soknad,) = await accept(kit, store, 1)
-        kafka.refused.add(soknad.digisos_id.encode())
         stored.set()
-        await eventually(lambda: publisher.problem() is not None)
-        kafka.refused.clear()
         await eventually(lambda: kafka.taken)
+        await eventually(lambda: publisher.problem() is None)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    assert [one.key for one in kafka.taken] == [soknad.digisos_id.encode()]
+    assert kafka.refuse_first == 0
