@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -45,11 +46,12 @@ def up(
 
     Eksempel: formidler up --kommuner 0301,4601
     """
-    layout = open_layout(data, kommuner)
+    report = _silent if as_json else console.print
+    layout = open_layout(data, kommuner, report)
     with layout.log("up").open("a", encoding="utf-8") as log:
         configure_logging("up", stream=log)
         try:
-            asyncio.run(_run(layout, external_kafka(kafka), as_json=as_json))
+            asyncio.run(_run(layout, external_kafka(kafka), report, as_json=as_json))
         except BaseExceptionGroup as group:
             first = first_of_ours(group)
             if first is None:
@@ -57,7 +59,7 @@ def up(
             raise first from None
 
 
-def open_layout(data: Path, kommuner: str | None) -> Layout:
+def open_layout(data: Path, kommuner: str | None, report: Callable[[str], None]) -> Layout:
     """Return the set-up in ``data``, made now if there is none.
 
     Raises:
@@ -65,7 +67,7 @@ def open_layout(data: Path, kommuner: str | None) -> Layout:
     """
     asked = tuple(Kommunenummer(number.strip()) for number in kommuner.split(",")) if kommuner else None
     if not Layout.exists(data):
-        console.print(f"lager nytt oppsett i {data}")
+        report(f"lager nytt oppsett i {data}")
         return bootstrap(data, choose_connectors(asked or DEFAULT_KOMMUNER), system_clock())
     layout = Layout.load(data)
     if asked and set(asked) != set(layout.setup.kommuner()):
@@ -84,11 +86,10 @@ def external_kafka(address: str | None) -> KafkaSettings | None:
     return None
 
 
-async def _run(layout: Layout, external: KafkaSettings | None, *, as_json: bool) -> None:
+async def _run(layout: Layout, external: KafkaSettings | None, report: Callable[[str], None], *, as_json: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    report = _silent if as_json else console.print
     async with running(layout, external=external, report=report) as started:
         _show(started, as_json=as_json)
         await stop.wait()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from broker.embedded.server import EmbeddedKafka
 from broker.supervisor.layout import Layout
 from producers.demo.plan import PlannedSoknad, plan_day
 from producers.demo.portal import Portal
@@ -36,20 +37,28 @@ class Up:
     document: dict[str, Any]
 
     def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(WITHIN_S)
+        return self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(WITHIN_S)
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        with self.process:  # waits, and closes the pipe
+            return self.process.wait(WITHIN_S)
 
 
 def command(folder: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "broker.cli", "up", "--json", "--data", str(folder), *more]
 
 
-def start(folder: Path) -> Up:
-    process = subprocess.Popen(command(folder, "--kommuner", ",".join(KOMMUNER)), stdout=subprocess.PIPE, text=True)
+def start(folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> Up:
+    process = subprocess.Popen(
+        command(folder, "--kommuner", ",".join(KOMMUNER), *more),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, "formidler up ended before it was up"
@@ -161,3 +170,15 @@ def test_an_unknown_kommune_is_refused_before_anything_is_made(folder: Path) -> 
     assert refused.returncode == 1
     assert "9999" in refused.stderr
     assert not folder.exists()
+
+
+def test_a_cluster_that_is_already_there_is_used_and_left_running(folder: Path, tmp_path: Path) -> None:
+    with EmbeddedKafka(tmp_path / "klynge") as cluster:
+        up = start(folder, "--kafka", cluster.bootstrap, environment=cluster.admin.environment())
+        assert up.document["kafka"] == cluster.bootstrap
+        assert not (folder / "kafka").exists()
+        soknad = planned()
+        digisos_id = asyncio.run(send(folder, soknad))
+        asyncio.run(status_reaches(folder, digisos_id, soknad, "FERDIGBEHANDLET"))
+        assert up.interrupt() == 0
+        assert cluster.pid is not None
