@@ -48,7 +48,8 @@ async def main(stop: asyncio.Event) -> None:
     dokumentlager = DiskDokumentlager(settings.dokumentlager)
     async with Database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
-        swept = await asyncio.to_thread(dokumentlager.sweep, await outbox.packages())
+        packages = await outbox.packages()
+        swept = await asyncio.to_thread(dokumentlager.sweep, packages.ids, packages.known_until)
         get_logger().info("dokumentlager_swept", antall=swept)
         producer = Producer(
             katalog=katalog,

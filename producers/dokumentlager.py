@@ -4,7 +4,9 @@ Rules:
 
 1. Only ciphertext comes here. Whoever calls ``create`` writes what a ``PackageWriter`` wrote.
 2. When ``commit`` returns, the package survives a power cut: the file is synced, renamed, and its folder synced.
-3. What was never committed is gone after ``abort``; what a crash left behind is gone after ``sweep``.
+3. What was never committed is gone after ``abort``, and after a crash it is gone after ``sweep``. A committed package that nobody
+   refers to is removed only when whoever refers to packages is past it for sure: a database that was restored from a backup
+   must not cost the packages that are newer than the backup.
 4. Files are mode 0600 and named by their id; a package never changes once it is there.
 """
 
@@ -19,6 +21,7 @@ from schemas.names import DokumentlagerId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from datetime import datetime
     from pathlib import Path
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -82,8 +85,12 @@ class Dokumentlager(Protocol):
         """Remove a package; it may be gone already."""
         ...
 
-    def sweep(self, keep: Collection[DokumentlagerId]) -> int:
-        """Remove every package that is not in ``keep``, and every unfinished one. Only while nothing is being written.
+    def sweep(self, keep: Collection[DokumentlagerId], before: datetime | None) -> int:
+        """Remove what is unfinished, and packages that nobody refers to. Only while nothing is being written.
+
+        Args:
+            keep: Packages that somebody refers to.
+            before: Aware; later packages are kept in any case. None keeps all.
 
         Returns:
             How many were removed.
@@ -128,14 +135,12 @@ class DiskDokumentlager:
         """Remove a package; see ``Dokumentlager``."""
         self._path(dokumentlager_id).unlink(missing_ok=True)
 
-    def sweep(self, keep: Collection[DokumentlagerId]) -> int:
-        """Remove what nobody refers to; see ``Dokumentlager``."""
-        removed = 0
-        for path in self._folder.iterdir():
-            if not (path.suffix == _SUFFIX and _is_kept(path.stem, keep)):
-                path.unlink(missing_ok=True)
-                removed += 1
-        return removed
+    def sweep(self, keep: Collection[DokumentlagerId], before: datetime | None) -> int:
+        """Remove what is left over; see ``Dokumentlager``."""
+        left_over = [path for path in self._folder.iterdir() if _is_left_over(path, keep, before)]
+        for path in left_over:
+            path.unlink(missing_ok=True)
+        return len(left_over)
 
     def _path(self, dokumentlager_id: DokumentlagerId) -> Path:
         return self._folder / f"{dokumentlager_id}{_SUFFIX}"
@@ -204,11 +209,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_kept(stem: str, keep: Collection[DokumentlagerId]) -> bool:
+def _is_left_over(path: Path, keep: Collection[DokumentlagerId], before: datetime | None) -> bool:
+    """Return whether a file is unfinished, or a package that nobody will ever ask for. Files of others are left alone."""
     try:
-        return DokumentlagerId(stem) in keep
+        dokumentlager_id = DokumentlagerId(path.stem)
     except InvalidNameError:
         return False
+    if path.suffix != _SUFFIX:
+        return path.suffix == _TEMPORARY
+    return dokumentlager_id not in keep and before is not None and path.stat().st_mtime < before.timestamp()
 
 
 def _store_error(error: OSError) -> StoreError:

@@ -35,6 +35,7 @@ from schemas.errors import (
     RefusedError,
 )
 from schemas.names import DigisosId, MeldingId, Uuid
+from schemas.records import KANAL_KAFKA
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
@@ -269,7 +270,7 @@ class Producer:
             raise RefusedError(UNAVAILABLE, f"{problem}; prøv igjen", reason="katalog")
         if entry is None:
             raise RefusedError(400, "kommunenummer er ikke i katalogen", reason="kommune")
-        if not entry.kan_motta_soknader:
+        if not entry.kan_motta_soknader or entry.kanal != KANAL_KAFKA:
             raise RefusedError(UNAVAILABLE, "kommunen tar ikke imot digitale søknader", reason="kommune")
         if entry.har_midlertidig_deaktivert_mottak:
             raise RefusedError(

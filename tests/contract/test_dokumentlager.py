@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,16 +91,29 @@ def test_a_deleted_package_is_missing_and_may_be_deleted_again(lager: Dokumentla
         lager.size(package)
 
 
+LATER = datetime.now(UTC) + timedelta(days=1)
+
+
 def test_sweep_removes_what_nobody_refers_to_and_what_was_never_finished(lager: Dokumentlager, folder: Path) -> None:
     kept, orphan = put(lager, b"kept"), put(lager, b"orphan")
     unfinished = lager.create()
     unfinished.write(b"x" * 500_000)
     (folder / "noe annet.txt").write_bytes(b"?")
-    assert lager.sweep({kept}) == 3
+    assert lager.sweep({kept}, LATER) == 2
     assert lager.size(kept) == 4
     with pytest.raises(PackageMissingError):
         lager.size(orphan)
+    assert (folder / "noe annet.txt").exists()
     unfinished.abort()
+
+
+@pytest.mark.parametrize("before", [None, LATER - timedelta(days=2)])
+def test_sweep_keeps_a_package_that_may_be_newer_than_what_is_known(
+    lager: Dokumentlager, before: datetime | None
+) -> None:
+    package = put(lager, b"newer than the backup")
+    assert lager.sweep((), before) == 0
+    assert lager.size(package) == 21
 
 
 def test_only_the_owner_can_read_the_files(folder: Path) -> None:

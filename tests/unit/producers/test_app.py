@@ -132,6 +132,7 @@ async def test_a_path_that_names_nothing_is_refused(world: Any, sending: Any, pa
     ("changes", "names"),
     [
         ({"kan_motta_soknader": False}, "tar ikke imot"),
+        ({"kanal": "PRINT"}, "tar ikke imot"),
         ({"har_midlertidig_deaktivert_mottak": True}, "midlertidig"),
         ({"sertifikater": ()}, "sertifikat"),
     ],

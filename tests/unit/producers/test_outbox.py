@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from schemas.names import NavEksternRefId
@@ -54,6 +55,15 @@ async def test_the_backlog_is_counted_with_its_oldest(world: Any, make_sending: 
     await post(world, make_sending, 1)
     backlog = await world.outbox.backlog()
     assert (backlog.messages, backlog.oldest) == (2, world.now)
+
+
+async def test_packages_are_known_until_well_before_the_newest_submission(world: Any, make_sending: Any) -> None:
+    assert (await world.outbox.packages()).known_until is None
+    sending = make_sending(encrypt_for=world.keys.mottak, sizes=(1_000_000, 3000, 2500))
+    await world.post(sending)
+    packages = await world.outbox.packages()
+    assert packages.known_until == world.now - timedelta(hours=1)
+    assert {f"{one}.cms" for one in packages.ids} == {path.name for path in world.stored_files()}
 
 
 async def test_adding_wakes_whoever_waits(world: Any, make_sending: Any) -> None:
