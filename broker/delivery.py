@@ -130,6 +130,7 @@ class Delivery:
         self._sleeping: list[tuple[datetime, int, _Entry]] = []
         self._running = 0
         self._bytes = 0
+        self._open = 0
         self._breaker: _Breaker | None = None
         self._sequence = 0
         self._generation = 0
@@ -151,7 +152,7 @@ class Delivery:
     @property
     def open_records(self) -> int:
         """How many records are read and not done."""
-        return sum(len(queue) for queue in self._queues.values())
+        return self._open
 
     def handle(self, event: Event, now: datetime) -> list[Command]:
         """Return the commands that ``event`` calls for, in order.
@@ -194,6 +195,7 @@ class Delivery:
         for key in gone:
             for entry in self._queues.pop(key):
                 self._bytes -= entry.received.size
+                self._open -= 1
                 self._leave(entry)
                 entry.state = _State.DONE
         self._ready = [item for item in self._ready if item[2].state is _State.WAITING]
@@ -211,6 +213,7 @@ class Delivery:
         partition.entries[event.offset] = entry
         partition.next_offset = event.offset + 1
         self._bytes += event.size
+        self._open += 1
         queue = self._queues.setdefault(entry.key, deque())
         queue.append(entry)
         return self._promote(entry) if queue[0] is entry else []
@@ -297,6 +300,7 @@ class Delivery:
     def _finish(self, entry: _Entry) -> list[Command]:
         entry.state = _State.DONE
         self._bytes -= entry.received.size
+        self._open -= 1
         commands = self._commit(entry.ticket.partition)
         queue = self._queues[entry.key]
         queue.popleft()

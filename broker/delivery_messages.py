@@ -211,6 +211,6 @@ class Limits:
         open_bytes: Bytes of records that are not done.
     """
 
-    running: int = 8
+    running: int = 32
     open_per_partition: int = 1000
     open_bytes: int = 16 * 1024 * 1024

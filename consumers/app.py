@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 
 from broker.clock import system_clock
+from broker.delivery_messages import Limits
 from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.log import get_logger
@@ -121,7 +122,7 @@ def load_kommuner(settings: ConnectorSettings) -> list[Kommune]:
             keys = KeyRing.load(*kommune.nokler)
         except CryptoError as error:
             raise ConfigurationError(f"kommuner.{kommune.kommunenummer}.nokler: {error}") from error
-        found.append(Kommune(kommune.kommunenummer, keys, spec, own))
+        found.append(Kommune(kommune.kommunenummer, keys, spec, own, Limits(running=kommune.samtidige)))
     return found
 
 

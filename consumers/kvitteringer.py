@@ -103,7 +103,7 @@ class Kvitteringer:
         """Learn from the store what a former process issued and may not have published."""
         for issued in await self._store.unpublished(self._kommunenummer):
             if issued.kvittering_id not in self._unmarked:
-                self._chain(issued.digisos_id).add(issued)
+                self._chain(issued.digisos_id).add(issued, claims_of(issued.jws))
 
     async def issue(self, answer: Answer, *, dead_key: str | None = None) -> Issued:
         """Sign and store a kvittering; ``publish`` it next.
@@ -111,6 +111,7 @@ class Kvitteringer:
         Raises:
             StoreError: Nothing was issued.
         """
+        signed: list[KvitteringClaims] = []
 
         def sign(nr: int, forrige: Sha256 | None) -> tuple[KvitteringClaims, str]:
             claims = KvitteringClaims(
@@ -127,10 +128,11 @@ class Kvitteringer:
                 nr=nr,
                 forrige=forrige,
             )
+            signed.append(claims)
             return claims, sign_jws(claims.to_json(), self._issuer.key, self._issuer.certificate)
 
         issued = await self._store.issue(self._kommunenummer, answer.digisos_id, sign, dead_key=dead_key)
-        self._chain(answer.digisos_id).add(issued)
+        self._chain(answer.digisos_id).add(issued, signed[0])
         return issued
 
     async def publish(
@@ -150,13 +152,13 @@ class Kvitteringer:
         chain.users += 1
         try:
             async with chain.lock:
-                left = {issued.kvittering_id for issued in chain.waiting}
+                left = {issued.kvittering_id for issued, _ in chain.waiting}
                 for issued in again:
                     if issued.kvittering_id not in left:
-                        await self._publisher.publish(self._outgoing(issued, parent))
+                        await self._publisher.publish(self._outgoing(issued, claims_of(issued.jws), parent))
                 while chain.waiting:
-                    await self._publisher.publish(self._outgoing(chain.waiting[0], parent))
-                    self._unmarked.add(chain.waiting.pop(0).kvittering_id)
+                    await self._publisher.publish(self._outgoing(*chain.waiting[0], parent))
+                    self._unmarked.add(chain.waiting.pop(0)[0].kvittering_id)
         finally:
             chain.users -= 1
             if not chain.users and not chain.waiting:
@@ -183,8 +185,7 @@ class Kvitteringer:
     def _chain(self, digisos_id: DigisosId) -> _Chain:
         return self._chains.setdefault(digisos_id, _Chain())
 
-    def _outgoing(self, issued: Issued, parent: bytes | None) -> Outgoing:
-        claims = claims_of(issued.jws)
+    def _outgoing(self, issued: Issued, claims: KvitteringClaims, parent: bytes | None) -> Outgoing:
         headers = cloud_event_headers(
             event_id=claims.kvittering_id,
             event_type=EVENT,
@@ -202,13 +203,13 @@ class _Chain:
     """What is left to publish of one søknad's chain, and who is at it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: list[Issued] = field(default_factory=list[Issued])
+    waiting: list[tuple[Issued, KvitteringClaims]] = field(default_factory=list[tuple[Issued, KvitteringClaims]])
     users: int = 0
 
-    def add(self, issued: Issued) -> None:
+    def add(self, issued: Issued, claims: KvitteringClaims) -> None:
         """Put ``issued`` in its place; one that is there already is left as it is."""
-        if all(each.nr != issued.nr for each in self.waiting):
-            insort(self.waiting, issued, key=lambda each: each.nr)
+        if all(each.nr != issued.nr for each, _ in self.waiting):
+            insort(self.waiting, (issued, claims), key=lambda each: each[0].nr)
 
 
 def claims_of(jws: str) -> KvitteringClaims:

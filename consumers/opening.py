@@ -9,7 +9,9 @@ Rules, in the order in which they are checked:
 5. What the sender signed in ``forsendelse.json`` is what the record says in clear (``MismatchError``).
 6. ``soknad.json`` and ``vedlegg.json``, where there are any, keep their formats (``InvalidDocumentError``).
 
-Opening is one private RSA operation and bulk work: it runs in a pool of as many threads as there are cores.
+Opening a small package is one private RSA operation and as much again of small steps. The operation runs in a pool of as many
+threads as there are cores; the small steps stay in the event loop, where they are quicker than in threads that take turns. A
+large package is bulk work, and goes to the pool as a whole.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 """A larger soknad.json or vedlegg.json is handed over unread."""
-INLINE_READ_BYTES: Final = 256 * 1024
-"""Files up to this size are released in the event loop: a thread would cost more than it saves."""
+IN_LOOP_BYTES: Final = 128 * 1024
+"""Packages and files up to this size are verified and released in the event loop: some milliseconds at most."""
 
 _PARSERS: Final[Mapping[str, Callable[[bytes], object]]] = {"soknad.json": parse_soknad, "vedlegg.json": parse_vedlegg}
 
@@ -106,10 +108,15 @@ class Opener:
             StoreError: No room for the spool.
         """
         spool = Spool()
+        loop = asyncio.get_running_loop()
         try:
             await self._fill(spool, record)
-            loop = asyncio.get_running_loop()
-            package = await loop.run_in_executor(self.pool, self._verify, spool, record, now)
+            _check_received(spool, record)
+            if spool.size > IN_LOOP_BYTES:
+                package = await loop.run_in_executor(self.pool, self._verify, spool, record, now)
+            else:
+                await loop.run_in_executor(self.pool, _unlock, spool, self.keys)
+                package = self._verify(spool, record, now)
         except BaseException:
             spool.close()
             raise
@@ -125,9 +132,6 @@ class Opener:
             await asyncio.get_running_loop().run_in_executor(self.pool, spool.write, piece)
 
     def _verify(self, spool: Spool, record: SoknadRecord, now: datetime) -> OpenedPackage:
-        spool.finish()
-        if spool.size != record.storrelse or spool.sha256 != record.sha256:
-            raise UnsealError
         package = open_package(spool, keys=self.keys, trust=self.trust, now=now)
         try:
             check_forsendelse(package.forsendelse, _stated(record))
@@ -190,13 +194,24 @@ class OpenedSoknad:
     async def _read(self, name: str) -> AsyncIterator[bytes]:
         size = next(file.size for file in self._package.files if file.name == name)
         pieces = self._package.read(name)
-        if size <= INLINE_READ_BYTES:
+        if size <= IN_LOOP_BYTES:
             for piece in pieces:
                 yield piece
             return
         loop = asyncio.get_running_loop()
         while piece := await loop.run_in_executor(self._pool, _next, pieces):
             yield piece
+
+
+def _check_received(spool: Spool, record: SoknadRecord) -> None:
+    spool.finish()
+    if spool.size != record.storrelse or spool.sha256 != record.sha256:
+        raise UnsealError
+
+
+def _unlock(spool: Spool, keys: KeyRing) -> None:
+    with suppress(UnsealError):  # opening it comes to the same end, with everything else that can fail
+        spool.unlock(keys)
 
 
 def _next(pieces: Iterator[bytes]) -> bytes:

@@ -65,7 +65,6 @@ class Shared:
         pool: As many threads as cores.
         clock: What the time is.
         random: Spreads retries.
-        limits: How much each kommune may have open.
     """
 
     leverandor: str
@@ -79,7 +78,6 @@ class Shared:
     pool: Executor
     clock: Clock
     random: Random
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,14 @@ class Kommune:
         keys: Its private keys.
         spec: Kind of connector.
         settings: The connector's own, valid by ``spec.settings``.
+        limits: How much it may have open.
     """
 
     kommunenummer: Kommunenummer
     keys: KeyRing
     spec: AnySpec
     settings: BaseModel
+    limits: Limits = field(default_factory=Limits)
 
 
 class KommuneRunner:
@@ -116,6 +116,7 @@ class KommuneRunner:
         )
         self._shared = shared
         self._number = number
+        self._limits = kommune.limits
         self._group = consumer_group(shared.leverandor, number)
         self._kvitteringer = Kvitteringer(
             number, issuer=shared.issuer, store=shared.store, publisher=shared.publisher, clock=shared.clock
@@ -190,7 +191,7 @@ class KommuneRunner:
             kvitteringer=self._kvitteringer,
             rebuilder=self._rebuilder,
             dead_keys=await self._shared.store.dead_keys(self._number),
-            limits=self._shared.limits,
+            limits=self._limits,
             clock=self._shared.clock,
             random=self._shared.random,
         )

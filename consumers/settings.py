@@ -15,6 +15,7 @@
       - kommunenummer: "0301"               # in quotation marks: YAML reads 0301 as a number
         nokler: [kommune-0301.pem, kommune-0301.key]
         type: filedrop
+        samtidige: 32                       # søknader at the fagsystem at the same time
         innstillinger: {mappe: /srv/fagsystem}
 
 Paths are relative to the file. Kafka is reached by ``FORMIDLER_KAFKA_*`` (``broker.kafka.settings``).
@@ -65,11 +66,12 @@ class Tokenutsteder(_Group):
 
 
 class KommuneSettings(_Group):
-    """One kommune of the process."""
+    """One kommune of the process; ``samtidige`` is how many søknader its fagsystem gets at the same time."""
 
     kommunenummer: Kommunenummer
     nokler: tuple[Path, ...] = Field(min_length=1)
     type: str
+    samtidige: int = Field(default=32, ge=1, le=256)
     innstillinger: dict[str, Any] = Field(default_factory=dict)
 
 

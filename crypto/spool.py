@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
+    from crypto.ber import EnvelopeHeader
     from crypto.cms import ContentKey
     from crypto.keys import KeyRing
 
@@ -59,6 +61,7 @@ class Spool:
         self._kept = 0
         self._broken = False
         self._finished = False
+        self._unlocked: tuple[KeyRing, ContentKey] | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take the next bytes of the package, in any chunks, and return how many.
@@ -100,6 +103,17 @@ class Spool:
         """How many bytes were written."""
         return self._size
 
+    def unlock(self, keys: KeyRing) -> None:
+        """Do the private operation of ``plaintext`` now: alone in a thread it lets go of the interpreter, the rest does not.
+
+        Nothing is raised for what is in the package: ``plaintext`` tells.
+
+        Raises:
+            RuntimeError: Before ``finish``, or after ``close``.
+        """
+        with suppress(UnsealError):
+            self._unlocked = (keys, content_key(self._header(), keys))
+
     def plaintext(self, keys: KeyRing) -> CbcView:
         """Return a view of the plaintext; it is not authentic until a signature inside has been verified.
 
@@ -107,12 +121,18 @@ class Spool:
             UnsealError: Not an envelope, not whole, or not for these keys.
             RuntimeError: Before ``finish``, or after ``close``.
         """
+        header = self._header()
+        known = self._unlocked
+        key = known[1] if known is not None and known[0] is keys else content_key(header, keys)
+        return CbcView(self._file, self._kept, key)
+
+    def _header(self) -> EnvelopeHeader:
         if not self._finished or self._file.closed:
             raise RuntimeError("the spool is not finished, or it is closed")
         header = self._scanner.header
         if self._broken or header is None or self._kept % BLOCK_BYTES or not self._kept:
             raise UnsealError
-        return CbcView(self._file, self._kept, content_key(header, keys))
+        return header
 
     def close(self) -> None:
         """Forget the ciphertext."""
