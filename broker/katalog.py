@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from cryptography import x509
 from pydantic import AwareDatetime, Field, ValidationError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from broker.log import get_logger
 from crypto.certificates import nokkel_id
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from broker.record import Incoming
 
 DEFAULT_PARTITIONS: Final = 2
-RETRY_S: Final = 1.0
+FIRST_WAIT_S: Final = 0.5
+LONGEST_WAIT_S: Final = 10.0
 
 
 class Katalog:
@@ -128,16 +130,16 @@ class KatalogFollower:
 
     async def run(self) -> None:
         """Follow the topic until cancelled; when Kafka is away, try again and work on from the last copy."""
-        while True:
-            try:
-                await self._follow()
-            except BrokerUnavailableError as error:
-                get_logger().warning("katalog_unavailable", vent_s=RETRY_S, exc_info=error)
-                await asyncio.sleep(RETRY_S)
+        outage = AsyncRetrying(
+            retry=retry_if_exception_type(BrokerUnavailableError),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
+            before_sleep=_tell_outage,
+        )
+        await outage(self._follow)
 
     async def _follow(self) -> None:
         async with self._open_topic() as tail:
-            # Not a task group, which would wrap the error that ``run`` waits for.
+            # Not a task group: it would wrap the reader's error, and whoever rides out outages would not know it.
             waiting = asyncio.create_task(self._note_when(tail.caught_up))
             try:
                 async for batch in tail:
@@ -146,6 +148,7 @@ class KatalogFollower:
                     self.changed.set()
             finally:
                 waiting.cancel()
+        raise BrokerUnavailableError("leseren av katalogen sluttet; den begynner på nytt")
 
     async def _note_when(self, caught_up: asyncio.Event) -> None:
         await caught_up.wait()
@@ -161,6 +164,13 @@ class KatalogFollower:
             get_logger().error(
                 "katalog_entry_unreadable", partition=record.partition, offset=record.offset, exc_info=error
             )
+
+
+def _tell_outage(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    get_logger().warning(
+        "katalog_unavailable", forsok=state.attempt_number, vent_s=state.upcoming_sleep, exc_info=error
+    )
 
 
 class KommuneEntry(WireModel):

@@ -182,7 +182,7 @@ async def test_a_record_that_cannot_be_read_is_told_and_passed_over(follow: Any,
 async def test_an_outage_is_waited_out_on_the_last_copy(
     follow: Any, make_entry: Any, now: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.katalog.RETRY_S", 0)
+    monkeypatch.setattr("broker.katalog.FIRST_WAIT_S", 0)
     first = FakeTail([incoming(now, "0301", encode(make_entry()))], fails=BrokerUnavailableError("borte"))
     katalog, _ = await follow(first, FakeTail([incoming(now, "4601", encode(make_entry("4601")))]))
     assert [entry.kommunenummer for entry in katalog.all()] == ["0301", "4601"]
