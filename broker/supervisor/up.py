@@ -143,7 +143,9 @@ async def running(
 
 def _only_one(layout: Layout) -> AbstractContextManager[object]:
     try:
-        return FileLock(layout.folder / "oppe.lock", timeout=0).acquire()  # held once: ``FileLock`` itself would count two
+        return FileLock(
+            layout.folder / "oppe.lock", timeout=0
+        ).acquire()  # held once: ``FileLock`` itself would count two
     except Timeout:
         text = f"{layout.folder} er i bruk av en annen `formidler up`; stopp den, eller velg en annen mappe med --data"
         raise ConfigurationError(text) from None

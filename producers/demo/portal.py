@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 import httpx
@@ -81,7 +82,7 @@ class Portal:
         while True:
             async with self.http.stream("GET", url, headers=headers) as answer:
                 late = asyncio.get_running_loop().time() > deadline
-                if answer.status_code != httpx.codes.FORBIDDEN or late:
+                if answer.status_code != HTTPStatus.FORBIDDEN or late:
                     answer.raise_for_status()
                     async for line in answer.aiter_lines():
                         if line.startswith(_DATA):
