@@ -307,8 +307,26 @@ class CmsDecryptor:
         self._keys = keys
         self._scanner = EnvelopeScanner(limits.max_header_bytes)
         self._decryptor: CipherContext | None = None
+        self._held: list[Buffer] = []
         self._tail = b""
         self._scratch = bytearray()
+
+    def hold(self, data: Buffer) -> bool:
+        """Take envelope bytes without decrypting; return whether all that ``unwrap`` needs has come.
+
+        Raises:
+            UnsealError: Not an envelope.
+        """
+        self._held += self._scanner.feed(data)
+        return self._scanner.header is not None
+
+    def unwrap(self) -> None:
+        """Do the private operation now. It is the slow part and holds no lock, so a caller may do it in a thread.
+
+        Raises:
+            UnsealError: Not for these keys, or another structure than the contract's.
+        """
+        self._cipher()
 
     def update(self, data: Buffer) -> bytes:
         """Take envelope bytes in any chunks; return the plaintext that they complete, but for the last block.
@@ -316,7 +334,8 @@ class CmsDecryptor:
         Raises:
             UnsealError: Not for these keys, or not an envelope.
         """
-        pieces = self._scanner.feed(data)
+        pieces: list[Buffer] = [*self._held, *self._scanner.feed(data)]
+        self._held.clear()
         if not pieces:
             return b""
         ciphertext = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from broker.web import FiksError, error_response, health_router, install_fiks_errors, route_of
 from producers import metrics
+from producers.library import LIGHT_BYTES
 from producers.multipart import MultipartReader
 from producers.package_routes import package_router
 from schemas.errors import RefusedError
@@ -92,7 +93,7 @@ def intake_router(producer: Producer, tokens: TokenVerifier, certificate: x509.C
         reader = MultipartReader(request.headers.get("content-type"), max_parts=producer.limits.max_parts)
         async with producer.receive(receiver, reference, person, traceparent=traceparent) as reception:
             async for batch in batches(request, producer.limits.max_body_bytes):
-                await reception.feed(partial(reader.feed, batch))
+                await reception.feed(partial(reader.feed, batch), light=len(batch) <= LIGHT_BYTES)
             reader.close()
             return await reception.accept()
 

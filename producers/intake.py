@@ -166,8 +166,11 @@ class Submission:
         self._delivered: dict[str, tuple[int, str]] = {}
         self._total = 0
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event) -> bool:
         """Take the next event.
+
+        Returns:
+            Whether ``unwrap`` must be called before the next one.
 
         Raises:
             RefusedError: A check failed; the text names the part or field.
@@ -178,12 +181,22 @@ class Submission:
             case PartBegin():
                 self._part = self._begin(event)
             case PartData():
-                self._current().write(event.data)
+                return self._current().write(event.data)
             case PartEnd():
                 self._current().end()
                 self._part = None
             case End():
                 self._ended = True
+        return False
+
+    def unwrap(self) -> None:
+        """Open the envelope of the file under way: a private RSA operation, which others need not wait for.
+
+        Raises:
+            RefusedError: It cannot be opened, or what is in it breaks a rule.
+            StoreError: The package cannot be written.
+        """
+        self._current().unwrap()
 
     def finish(self) -> Accepted:
         """Return the accepted submission; a large package is durable in the dokumentlager by now.

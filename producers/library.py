@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 UNAVAILABLE: Final = 503
 LIGHT_BYTES: Final = 128 * 1024
-"""Files in clear of no more than this are sealed on the event loop."""
+"""No more than this is sealed on the event loop."""
 
 
 def duplicate_text(nav_ekstern_ref_id: NavEksternRefId, digisos_id: DigisosId) -> str:

@@ -25,11 +25,19 @@ ENVELOPE_START: Final = b"\x30"
 class Part(Protocol):
     """The part that is coming in."""
 
-    def write(self, data: bytes) -> None:
-        """Take a piece of it, never empty.
+    def write(self, data: bytes) -> bool:
+        """Take a piece of it, never empty; return whether ``unwrap`` must be called before anything else.
 
         Raises:
             RefusedError: It breaks a rule.
+        """
+        ...
+
+    def unwrap(self) -> None:
+        """Open the envelope that the piece before this showed: a private RSA operation.
+
+        Raises:
+            RefusedError: It cannot be opened, or what is in it breaks a rule.
         """
         ...
 
@@ -57,11 +65,15 @@ class JsonPart:
         self._take = take
         self._data = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Gather; see ``Part``."""
         if len(self._data) + len(data) > self._limit:
             raise RefusedError(413, f"{self._label} er større enn {self._limit} byte", reason="storrelse")
         self._data += data
+        return False
+
+    def unwrap(self) -> None:
+        """Do nothing: JSON comes in clear."""
 
     def end(self) -> None:
         """Hand over; see ``Part``."""
@@ -102,19 +114,36 @@ class FilePart:
         self._done = done
         self._started = False
         self._decryptor: CmsDecryptor | None = None
+        self._unwrapped = False
         self._head = b""
         self._size = 0
         self._sha512 = hashlib.sha512()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Decrypt, check and hand on; see ``Part``."""
         if not self._started:
             self._start(data)
         if self._decryptor is None:
             self._plain(data)
+            return False
+        try:
+            if not self._unwrapped:
+                return self._decryptor.hold(data)
+            plain = self._decryptor.update(data)
+        except UnsealError:
+            raise self._unreadable() from None
+        if plain:
+            self._plain(plain)
+        return False
+
+    def unwrap(self) -> None:
+        """Open the envelope and hand on what was held; see ``Part``."""
+        if self._decryptor is None:
             return
         try:
-            plain = self._decryptor.update(data)
+            self._decryptor.unwrap()
+            self._unwrapped = True
+            plain = self._decryptor.update(b"")
         except UnsealError:
             raise self._unreadable() from None
         if plain:

@@ -12,7 +12,7 @@ from producers.spill import Spill
 from schemas.errors import CertificateError, RefusedError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from producers.intake import Accepted, Innsending, Sealing
     from producers.library import Producer
@@ -45,20 +45,19 @@ class Reception:
 
         Args:
             produce: Returns them; called where the work is done, since parsing is part of it.
-            light: It is little, and in clear: a thread is not worth its while.
+            light: It is little: only envelopes are worth a thread.
 
         Raises:
             RefusedError: A check failed.
             ContractError: A JSON document breaks its format.
             StoreError: The package cannot be written.
         """
-
-        def work() -> None:
-            submission = self._begun()
-            for event in produce():
-                submission.feed(event)
-
-        await (self._producer.in_turn(work) if light else self._in_thread(work))
+        if not light:
+            await self._in_thread(lambda: self._feed_all(produce()))
+            return
+        events = iter(await self._producer.in_turn(lambda: list(produce())))
+        while await self._producer.in_turn(lambda: self._feed_until_envelope(events)):
+            await self._in_thread(self._begun().unwrap)
 
     async def accept(self) -> DigisosId:
         """Make the submission durable and return its id.
@@ -93,6 +92,17 @@ class Reception:
             self._running.exception()  # whoever wanted it is gone
         if self._submission is not None and self.accepted is None:
             await self._producer.in_thread(self._submission.abort)
+
+    def _feed_all(self, events: Iterable[Event]) -> None:
+        submission = self._begun()
+        for event in events:
+            if submission.feed(event):
+                submission.unwrap()
+
+    def _feed_until_envelope(self, events: Iterator[Event]) -> bool:
+        """Feed until an envelope is to be opened; return False when there are no more events."""
+        submission = self._begun()
+        return any(submission.feed(event) for event in events)
 
     def _begun(self) -> Submission:
         """Return the submission, begun at the first bytes: sealing starts with an RSA operation, which belongs in a thread."""

@@ -208,7 +208,8 @@ class Intake:
         try:
             for start in range(0, len(whole), cut):
                 for event in reader.feed(whole[start : start + cut]):
-                    submission.feed(event)
+                    if submission.feed(event):
+                        submission.unwrap()
             reader.close()
             return submission.finish()
         except BaseException:

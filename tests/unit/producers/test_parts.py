@@ -35,7 +35,8 @@ def make_file_part(
 
 def feed(part: FilePart, content: bytes, cut: int) -> None:
     for start in range(0, len(content), cut):
-        part.write(content[start : start + cut])
+        if part.write(content[start : start + cut]):
+            part.unwrap()
     part.end()
 
 
