@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -63,12 +62,11 @@ class Running:
         self._watchers[spec.name] = self._tasks.create_task(child.run())
         await self._wait_until_ready(spec.name)
 
-    async def start_in_order(self, specs: Iterable[ProcessSpec]) -> None:
-        """Start processes, those of one order side by side, and each order when the one before is ready."""
-        for _, group in groupby(specs, key=lambda spec: spec.order):
-            async with asyncio.TaskGroup() as starting:
-                for spec in group:
-                    starting.create_task(self.start(spec))
+    async def start_all(self, specs: Iterable[ProcessSpec]) -> None:
+        """Start processes side by side; each waits by itself for what it needs, and all are ready when this returns."""
+        async with asyncio.TaskGroup() as starting:
+            for spec in specs:
+                starting.create_task(self.start(spec))
 
     async def start_named(self, name: str) -> None:
         """Start a process of this set-up that was left out so far.
@@ -133,7 +131,7 @@ async def running(
         async with asyncio.TaskGroup() as tasks:
             up = Running(layout, kafka, tasks, report)
             try:
-                await up.start_in_order(spec for spec in specs if spec.name not in leave_out)
+                await up.start_all(spec for spec in specs if spec.name not in leave_out)
                 yield up
             finally:
                 report("stopper")

@@ -92,11 +92,11 @@ class HttpFagsystem:
     def tick(self) -> None:
         """Tell what is due: answers that come later, and how cases go on."""
         now = self._clock()
-        for number, archive in self._archives.items():
+        for number, archive in tuple(self._archives.items()):
             styring = self.switches.of(number)
             if styring.tilstand == "nede":
                 continue
-            for melding_id, stored in archive.stored.items():
+            for melding_id, stored in tuple(archive.stored.items()):  # a thread may store one meanwhile
                 if stored.status == "LEVERT" and melding_id not in archive.answered:
                     archive.tell({"type": "MOTTATT", "meldingId": melding_id})
                 if styring.oppdater and stored.status != "AVVIST" and stored.leveranse.get("type") == SOKNAD:

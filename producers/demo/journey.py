@@ -47,6 +47,11 @@ class Journey:
         return list(self.view.get("historikk", []))
 
     @property
+    def answered(self) -> bool:
+        """Whether the kommune's side has said anything."""
+        return any(line["type"] == "kvittering" for line in self.history)
+
+    @property
     def ended(self) -> bool:
         """Whether it has come as far as it will today."""
         return bool(self.codes) if self.planned.role in REFUSED else self.status == DONE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from broker.clock import system_clock
@@ -17,6 +17,7 @@ from schemas.records import SoknadRecord
 
 AT_ONCE: Final = 4
 END_WITHIN_S: Final = 60.0
+LOOK_EVERY_S: Final = 0.02
 
 
 class DayPlay:
@@ -57,29 +58,37 @@ class DayPlay:
             await self._fagsystem.take_down(self._day.down)
             for journey in self._of(Role.AVVISES):
                 await self._fagsystem.refuse(journey.planned.ref)
-            await self._tamper_on_the_way(followers)
-            self._step("sender søknader")
-            await self._send_all([j for j in self._journeys if j.planned.role is not Role.ENDRES], followers)
+            self._step("sender søknader; én blir endret underveis")
+            async with asyncio.TaskGroup() as sides:
+                sides.create_task(self._tamper_on_the_way(followers))
+                sides.create_task(self._send_all(self._elsewhere(), followers))
             await self._send_again()
             self._step("venter på kommunene; fagsystemet i én kommune er nede")
             waiting = [j for j in self._journeys if j.planned.kommunenummer == self._day.down]
-            await self._until_ended(j for j in self._journeys if j not in waiting)
+            others = [j for j in self._journeys if j not in waiting]
+            await self._until(lambda: all(j.answered for j in others) and all(j.status for j in waiting))
             self.seen_while_down = [journey.status for journey in waiting]
             self._step("fagsystemet kommer opp igjen")
             await self._fagsystem.bring_up(self._day.down)
-            await self._until_ended(waiting)
+            await self._until(lambda: all(journey.ended for journey in self._journeys))
             for follower in self._followers:
                 follower.cancel()
 
     def _of(self, role: Role) -> list[Journey]:
         return [journey for journey in self._journeys if journey.planned.role is role]
 
+    def _elsewhere(self) -> list[Journey]:
+        return [j for j in self._journeys if j.planned.kommunenummer != self._day.tampered]
+
     async def _tamper_on_the_way(self, followers: asyncio.TaskGroup) -> None:
-        """Send one søknad while nobody reads its topic, change it there, and then let the connector begin."""
-        self._step("sender én søknad og endrer den underveis")
+        """Send one søknad while nobody reads its topic, change it there, and then let the connector and the others come."""
         await self._send_all(self._of(Role.ENDRES), followers)
         self.tampered = await tamper(self._up.kafka, self._day.tampered)
-        await self._up.start_named(f"konnektor-{LATE_CONNECTOR}")
+        elsewhere = self._elsewhere()
+        rest = [j for j in self._journeys if j not in elsewhere and j.planned.role is not Role.ENDRES]
+        async with asyncio.TaskGroup() as sides:
+            sides.create_task(self._send_all(rest, followers))
+            sides.create_task(self._up.start_named(f"konnektor-{LATE_CONNECTOR}"))
 
     async def _send_all(self, journeys: Iterable[Journey], followers: asyncio.TaskGroup) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
@@ -109,21 +118,11 @@ class DayPlay:
             if journey.ended:
                 return
 
-    async def _until_ended(self, journeys: Iterable[Journey]) -> None:
-        wanted = list(journeys)
-
-        async def all_ended() -> bool:
-            return all(journey.ended for journey in wanted)
-
-        if not await poll(all_ended, END_WITHIN_S):
-            self._step(f"{sum(not journey.ended for journey in wanted)} søknader er ikke ferdige i tide")
-
-
-async def poll(condition: Callable[[], Awaitable[bool]], within_s: float, *, every_s: float = 0.02) -> bool:
-    """Return whether ``condition`` came true in time."""
-    deadline = asyncio.get_running_loop().time() + within_s
-    while not await condition():
-        if asyncio.get_running_loop().time() > deadline:
-            return False
-        await asyncio.sleep(every_s)
-    return True
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for ``condition``, but not for ever: the verdict tells what did not come."""
+        deadline = asyncio.get_running_loop().time() + END_WITHIN_S
+        while not condition():
+            if asyncio.get_running_loop().time() > deadline:
+                self._step("noe ble ikke ferdig i tide")
+                return
+            await asyncio.sleep(LOOK_EVERY_S)

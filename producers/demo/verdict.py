@@ -58,10 +58,13 @@ async def judge(
     seen_while_down: Sequence[str],
 ) -> list[Check]:
     """Return the verdict on a day that has ended."""
-    records = await read_all(kafka, [soknad_topic(number) for number in _kommuner(day)])
-    letters = await read_all(kafka, [dead_letter_topic(number) for number in _kommuner(day)])
-    found = await asyncio.to_thread(
-        scan, [layout.folder / name for name in _SCANNED], patterns_of(journey.planned for journey in journeys)
+    patterns = patterns_of(journey.planned for journey in journeys)
+    records, letters, found, kvitteringer, strangers = await asyncio.gather(
+        read_all(kafka, [soknad_topic(number) for number in _kommuner(day)]),
+        read_all(kafka, [dead_letter_topic(number) for number in _kommuner(day)]),
+        asyncio.to_thread(scan, [layout.folder / name for name in _SCANNED], patterns),
+        check_kvitteringer(journeys, portal, layout.certificate("ca")),
+        check_strangers(journeys, portal),
     )
     return [
         check_statuses(journeys),
@@ -71,8 +74,8 @@ async def judge(
         check_refused(journeys),
         check_dead_letters(journeys, [decode(DeadLetterRecord, record.value) for record in letters]),
         check_records(journeys, records),
-        await check_kvitteringer(journeys, portal, layout.certificate("ca")),
-        await check_strangers(journeys, portal),
+        kvitteringer,
+        strangers,
         check_scan(found),
     ]
 
