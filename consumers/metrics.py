@@ -9,11 +9,12 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from broker.metrics import DEAD_LETTERS as DEAD_LETTERS  # noqa: PLC0414  # offered here like the others
+
 DELIVERIES: Final = Counter(
     "fiks_deliveries_total", "Attempts to deliver a søknad, by what came of them.", ["resultat"]
 )
 DELIVERY_SECONDS: Final = Histogram("fiks_delivery_duration_seconds", "From read to answered, one attempt.")
-DEAD_LETTERS: Final = Counter("fiks_dead_letters_total", "Records that were dead-lettered.", ["kode"])
 EVENTS: Final = Counter("fiks_connector_events_total", "Later answers and case updates.", ["type", "resultat"])
 OPEN_RECORDS: Final = Gauge("fiks_delivery_open_records", "Records read and not done.", ["kommunenummer"])
 FAGSYSTEM_UP: Final = Gauge("fiks_fagsystem_up", "1 when the kommune's fagsystem answers.", ["kommunenummer"])

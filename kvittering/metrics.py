@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from broker.metrics import DEAD_LETTERS as DEAD_LETTERS  # noqa: PLC0414  # offered here like the others
+
 LATENCY_BUCKETS_S: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 3600.0,
 )  # fmt: skip
@@ -21,7 +23,6 @@ OLDEST: Final = Gauge(
     "fiks_oldest_unacknowledged_seconds", "Age of the oldest søknad that no fagsystem has said MOTTATT to; 0 for none."
 )
 WAITING: Final = Gauge("fiks_receipts_waiting", "Kvitteringer and hendelser that wait for their søknad or their chain.")
-DEAD_LETTERS: Final = Counter("fiks_dead_letters_total", "Records refused, by code.", ["code"])
 APPLIED: Final = Counter(
     "fiks_records_applied_total", "Records taken in, by kind of topic and outcome.", ["kind", "outcome"]
 )

@@ -81,7 +81,7 @@ async def test_each_record_is_one_line_and_is_counted(kit: Any, oslo: Any, berge
     shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
     names = [
         ("fiks_receipts_total", {"status": "MOTTATT"}),
-        ("fiks_dead_letters_total", {"code": "kvittering.signatur"}),
+        ("fiks_dead_letters_total", {"kode": "kvittering.signatur"}),
         ("fiks_receipt_latency_seconds_count", {}),
         ("fiks_status_changes_total", {"status": "MOTTATT"}),
     ]

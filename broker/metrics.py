@@ -1,0 +1,9 @@
+"""What several processes count under one name. Each process has its own registry; a test run has all of them in one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter
+
+DEAD_LETTERS: Final = Counter("fiks_dead_letters_total", "Records that were dead-lettered, by code.", ["kode"])
