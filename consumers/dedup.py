@@ -75,6 +75,7 @@ MIGRATIONS: Final = (
 _COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
 _INSERT: Final = f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _TAKE_OVER: Final = f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)"  # noqa: S608 - constants
+_MARK: Final = "UPDATE kvittering SET published = 1 WHERE kvittering_id = ?"
 _REVIVE: Final = "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?"
 _UNDELIVERED: Final = """
     SELECT 1 FROM kvittering AS dead
@@ -232,13 +233,14 @@ class DedupStore:
         return issued
 
     async def take_over(self, kvitteringer: Sequence[Issued], reached: TopicPartition, next_offset: int) -> None:
-        """Take over kvitteringer that were found on the topic, up to this place; known ones are left as they are."""
+        """Take over kvitteringer that were found on the topic, up to this place; known ones are published, then."""
 
         def add(db: sqlite3.Connection) -> None:
             db.executemany(
                 _TAKE_OVER,
                 [each.row() for each in kvitteringer],
             )
+            db.executemany(_MARK, [(each.kvittering_id,) for each in kvitteringer])
             for kommunenummer, digisos_id in {(each.kommunenummer, each.digisos_id) for each in kvitteringer}:
                 _judge_key(db, kommunenummer, digisos_id)
             db.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", (*reached, next_offset))
@@ -252,9 +254,7 @@ class DedupStore:
     async def mark_published(self, kvitteringer: Iterable[Uuid]) -> None:
         """Note that these are on their topic."""
         ids = [(each,) for each in kvitteringer]
-        await self._database.write(
-            lambda db: db.executemany("UPDATE kvittering SET published = 1 WHERE kvittering_id = ?", ids)
-        )
+        await self._database.write(lambda db: db.executemany(_MARK, ids))
 
     async def positions(self, topic: str) -> dict[TopicPartition, int]:
         """Return the offset up to which each partition of the topic was taken over; none before the first time."""

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.record import TopicPartition
+from consumers.dedup import DedupStore, Issued
+from consumers.kvitteringer import Answer, Kvitteringer
+from schemas.errors import StoreError
+from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, LEVERT, MOTTATT
+from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
+
+NUMBER = Kommunenummer("4601")
+DIGEST = Sha256.of(b"x")
+
+
+def answer(digisos_id: DigisosId, *, melding_id: MeldingId | None = None, dead: bool = False) -> Answer:
+    status, grad = (AVVIST, GRAD_INGEN) if dead else (MOTTATT, GRAD_LAGRET)
+    return Answer(digisos_id, melding_id or MeldingId.new(), DIGEST, status, grad)
+
+
+async def test_a_chain_is_numbered_and_each_names_the_one_before(store: DedupStore, kvitteringer: Kvitteringer) -> None:
+    _ = store
+    case = DigisosId.new()
+    issued = [await kvitteringer.issue(answer(case)) for _ in range(3)]
+    other = await kvitteringer.issue(answer(DigisosId.new()))
+    assert [one.nr for one in issued] == [1, 2, 3]
+    assert other.nr == 1
+
+
+async def test_many_at_once_cannot_fork_a_chain(kvitteringer: Kvitteringer) -> None:
+    case = DigisosId.new()
+    issued = await asyncio.gather(*(kvitteringer.issue(answer(case)) for _ in range(20)))
+    assert sorted(one.nr for one in issued) == list(range(1, 21))
+
+
+async def test_what_was_issued_is_found_again_by_its_melding_also_after_a_restart(
+    store: DedupStore, kvitteringer: Kvitteringer, tmp_path: Path
+) -> None:
+    melding_id = MeldingId.new()
+    issued = await kvitteringer.issue(answer(DigisosId.new(), melding_id=melding_id))
+    assert await store.of_melding(melding_id) == (issued,)
+    await store.close()
+    async with DedupStore(tmp_path / "lokalt.sqlite") as again:
+        assert await again.of_melding(melding_id) == (issued,)
+        assert await again.of_melding(MeldingId.new()) == ()
+
+
+async def test_a_failed_signature_issues_nothing(store: DedupStore) -> None:
+    case = DigisosId.new()
+
+    def broken(nr: int, forrige: Sha256 | None) -> Any:
+        _ = nr, forrige
+        raise ValueError("no key")
+
+    with pytest.raises(ValueError, match="no key"):
+        await store.issue(NUMBER, case, broken, dead_key=case)
+    assert await store.unpublished(NUMBER) == ()
+    assert await store.dead_keys(NUMBER) == frozenset()
+
+
+async def test_a_key_dies_with_its_kvittering(store: DedupStore, kvitteringer: Kvitteringer) -> None:
+    case = DigisosId.new()
+    await kvitteringer.issue(answer(case, dead=True), dead_key=case)
+    assert await store.dead_keys(NUMBER) == {case}
+    assert await store.dead_keys(Kommunenummer("0301")) == frozenset()
+
+
+async def test_a_key_lives_again_when_its_last_dead_melding_is_answered(
+    store: DedupStore, kvitteringer: Kvitteringer
+) -> None:
+    case, first, second = DigisosId.new(), MeldingId.new(), MeldingId.new()
+    for melding_id in (first, second):
+        await kvitteringer.issue(answer(case, melding_id=melding_id, dead=True), dead_key=case)
+    await kvitteringer.issue(answer(case, melding_id=first))
+    assert await store.judge_key(NUMBER, case)
+    assert await store.dead_keys(NUMBER) == {case}
+    await kvitteringer.issue(answer(case, melding_id=second))
+    assert not await store.judge_key(NUMBER, case)
+    assert await store.dead_keys(NUMBER) == frozenset()
+
+
+async def test_a_rebuild_knows_dead_keys_from_rejections(
+    store: DedupStore, kvitteringer: Kvitteringer, tmp_path: Path
+) -> None:
+    dead, rejected, redriven = DigisosId.new(), DigisosId.new(), DigisosId.new()
+    again = MeldingId.new()
+    issued = [
+        await kvitteringer.issue(answer(dead, dead=True)),
+        await kvitteringer.issue(Answer(rejected, MeldingId.new(), DIGEST, AVVIST, GRAD_VALIDERT, "demo.nei")),
+        await kvitteringer.issue(answer(redriven, melding_id=again, dead=True)),
+        await kvitteringer.issue(answer(redriven, melding_id=again)),
+    ]
+    _ = store
+    async with DedupStore(tmp_path / "nytt.sqlite") as lost:
+        await lost.take_over(issued, TopicPartition("t", 1), 17)
+        assert await lost.dead_keys(NUMBER) == {dead}
+        assert await lost.positions("t") == {TopicPartition("t", 1): 17}
+        assert await lost.of_melding(again) == tuple(issued[2:])
+        assert await lost.unpublished(NUMBER) == ()
+
+
+async def test_taking_over_twice_changes_nothing(store: DedupStore, kvitteringer: Kvitteringer) -> None:
+    issued = await kvitteringer.issue(answer(DigisosId.new()))
+    for _ in range(2):
+        await store.take_over([issued], TopicPartition("t", 0), 1)
+    assert issued.melding_id is not None
+    assert await store.of_melding(issued.melding_id) == (issued,)
+    assert await store.unpublished(NUMBER) == (), "it lies on the topic"
+
+
+async def test_what_is_published_is_marked(store: DedupStore, kvitteringer: Kvitteringer) -> None:
+    first, second = [await kvitteringer.issue(answer(DigisosId.new())) for _ in range(2)]
+    await store.mark_published([first.kvittering_id])
+    assert await store.unpublished(NUMBER) == (second,)
+
+
+async def test_a_record_that_could_not_be_read_is_known_by_key_and_digest(
+    store: DedupStore, kvitteringer: Kvitteringer
+) -> None:
+    case = DigisosId.new()
+    issued = await kvitteringer.issue(Answer(case, None, DIGEST, AVVIST, GRAD_INGEN, "kontrakt.uleselig"))
+    assert await store.of_unreadable(case, DIGEST) == (issued,)
+    assert await store.of_unreadable(case, Sha256.of(b"y")) == ()
+
+
+async def test_cases_and_texts_are_kept_for_each_kommune(store: DedupStore) -> None:
+    case = DigisosId.new()
+    await store.add_case(NUMBER, case)
+    await store.add_case(NUMBER, case)
+    assert await store.has_case(NUMBER, case)
+    assert not await store.has_case(Kommunenummer("0301"), case)
+    state = store.state(NUMBER)
+    assert await state.get("cursor") is None
+    await state.put("cursor", "1")
+    await state.put("cursor", "2")
+    assert await state.get("cursor") == "2"
+    assert await store.state(Kommunenummer("0301")).get("cursor") is None
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 20)
+    with pytest.raises(StoreError):
+        await DedupStore(tmp_path / "x.sqlite").open()
+
+
+@pytest.mark.parametrize(
+    ("status", "grad", "dead", "final"),
+    [
+        (AVVIST, GRAD_INGEN, True, False),
+        (AVVIST, GRAD_VALIDERT, False, True),
+        (LEVERT, GRAD_VALIDERT, False, False),
+        (MOTTATT, GRAD_LAGRET, False, True),
+    ],
+)
+def test_what_a_kvittering_says_about_its_melding(status: str, grad: str, dead: bool, final: bool) -> None:  # noqa: FBT001 - a table
+    issued = Issued("k", NUMBER, "d", 1, None, DIGEST, status, grad, "jws")
+    assert (issued.is_dead_letter, issued.is_final) == (dead, final)

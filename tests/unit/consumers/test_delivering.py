@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.delivery_messages import DeadLetter, DeadLettered, Deliver, Handled, PublishKvittering, Ticket
+from broker.record import GJENKJORINGER_HEADER, Attempt
+from broker.routing import dead_letter_topic, kvittering_topic
+from consumers.connectors.memory import MemoryConnector
+from consumers.dedup import DedupStore
+from consumers.delivering import Deliverer, Job
+from consumers.kvitteringer import Kvitteringer
+from consumers.opening import Opener
+from schemas.codec import decode
+from schemas.errors import BrokerUnavailableError, FagsystemUnavailableError, MismatchError, UnsealError
+from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
+from schemas.records import DeadLetterRecord
+
+NUMBER = Kommunenummer("4601")
+TICKET = Ticket(0, 0, 1)
+
+
+@pytest.fixture
+def deliverer(
+    opener: Opener,
+    fagsystem: MemoryConnector,
+    store: DedupStore,
+    kvitteringer: Kvitteringer,
+    publisher: Any,
+    clock: Any,
+) -> Deliverer:
+    return Deliverer(
+        NUMBER,
+        group="fiks.acme.4601",
+        opener=opener,
+        connector=fagsystem,
+        store=store,
+        kvitteringer=kvitteringer,
+        publisher=publisher,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def job(make_record: Callable[..., Any], incoming: Callable[..., Any]) -> Callable[..., Job]:
+    def make(record: Any = None, *, redrives: int = 0, **more: Any) -> Job:
+        headers = ((GJENKJORINGER_HEADER, str(redrives).encode()),) if redrives else ()
+        return Job.of(incoming(record or make_record(), headers=headers, **more), NUMBER)
+
+    return make
+
+
+def dead(error: Any = None) -> DeadLetter:
+    return DeadLetter(TICKET, error or UnsealError(), ())
+
+
+async def published(deliverer: Deliverer, job: Job, publisher: Any) -> list[Any]:
+    await deliverer.publish(job, PublishKvittering(TICKET))
+    return publisher.claims(kvittering_topic(NUMBER))
+
+
+async def test_a_delivery_stores_its_answer_before_it_is_published(
+    deliverer: Deliverer, job: Any, publisher: Any, store: DedupStore
+) -> None:
+    one = job()
+    assert await deliverer.deliver(one, Deliver(TICKET)) == Handled(TICKET)
+    (issued,) = await store.of_melding(one.melding_id)
+    assert publisher.published == []
+    (claims,) = await published(deliverer, one, publisher)
+    assert claims.kvittering_id == issued.kvittering_id
+
+
+async def test_a_repeat_is_not_even_opened(
+    deliverer: Deliverer, job: Any, publisher: Any, fagsystem: MemoryConnector
+) -> None:
+    one = job()
+    await deliverer.deliver(one, Deliver(TICKET))
+    await published(deliverer, one, publisher)
+    fagsystem.down = FagsystemUnavailableError("nede")
+    again = Job.of(one.incoming, NUMBER)
+    assert await deliverer.deliver(again, Deliver(TICKET)) == Handled(TICKET, repeated=True)
+    first, second = await published(deliverer, again, publisher)
+    assert first == second
+    assert again.resultat == "GJENTATT"
+
+
+async def test_the_same_melding_sealed_again_must_open_and_is_not_delivered_twice(
+    deliverer: Deliverer, job: Any, make_record: Any, fagsystem: MemoryConnector
+) -> None:
+    record = make_record()
+    await deliverer.deliver(job(record), Deliver(TICKET))
+    sealed_again = make_record(digisos_id=record.digisos_id, melding_id=record.melding_id)
+    assert await deliverer.deliver(job(sealed_again), Deliver(TICKET)) == Handled(TICKET, repeated=True)
+    assert fagsystem.deliveries == 1
+    package = bytearray(sealed_again.pakke)
+    package[-40] ^= 1
+    tampered = sealed_again.model_copy(update={"pakke": bytes(package), "sha256": Sha256.of(bytes(package))})
+    with pytest.raises(UnsealError):
+        await deliverer.deliver(job(tampered), Deliver(TICKET))
+
+
+async def test_a_failed_delivery_stores_nothing(
+    deliverer: Deliverer, job: Any, fagsystem: MemoryConnector, store: DedupStore
+) -> None:
+    fagsystem.down = FagsystemUnavailableError("nede")
+    one = job()
+    with pytest.raises(FagsystemUnavailableError):
+        await deliverer.deliver(one, Deliver(TICKET))
+    assert await store.of_melding(one.melding_id) == ()
+
+
+@pytest.mark.parametrize("rejects", [True, False])
+async def test_the_fagsystems_answer_becomes_status_and_grad(
+    deliverer: Deliverer, job: Any, publisher: Any, fagsystem: MemoryConnector, *, rejects: bool
+) -> None:
+    one = job()
+    if rejects:
+        fagsystem.rejections[one.melding_id] = "demo.nei"
+    await deliverer.deliver(one, Deliver(TICKET))
+    (claims,) = await published(deliverer, one, publisher)
+    expected = ("AVVIST", "VALIDERT", "demo.nei") if rejects else ("MOTTATT", "LAGRET", None)
+    assert (claims.status, claims.grad, claims.kode) == expected
+    assert claims.sha256 == one.record.sha256
+
+
+async def test_a_dead_letter_is_durable_before_its_kvittering_is_issued(
+    deliverer: Deliverer, job: Any, publisher: Any, store: DedupStore
+) -> None:
+    one = job()
+    publisher.failures = [BrokerUnavailableError("x")]
+    with pytest.raises(BrokerUnavailableError):
+        await deliverer.dead_letter(one, dead())
+    assert await store.of_melding(one.melding_id) == ()
+    assert await deliverer.dead_letter(one, dead()) == DeadLettered(TICKET, answerable=True)
+    assert await store.dead_keys(NUMBER) == {one.digisos_id}
+    (claims,) = await published(deliverer, one, publisher)
+    assert (claims.status, claims.grad, claims.kode) == ("AVVIST", "INGEN", "krypto.apning")
+
+
+async def test_a_dead_letter_again_is_answered_and_not_written_twice(
+    deliverer: Deliverer, job: Any, publisher: Any
+) -> None:
+    one = job()
+    await deliverer.dead_letter(one, dead())
+    again = Job.of(one.incoming, NUMBER)
+    assert await deliverer.dead_letter(again, dead(MismatchError("x"))) == Handled(TICKET, repeated=True)
+    assert len(publisher.on(dead_letter_topic(NUMBER))) == 1
+
+
+async def test_a_redriven_record_is_tried_again_and_revives_its_key(
+    deliverer: Deliverer, job: Any, publisher: Any, store: DedupStore, make_record: Any
+) -> None:
+    record = make_record()
+    await deliverer.dead_letter(job(record), dead())
+    redriven = job(record, redrives=1)
+    assert await deliverer.deliver(redriven, Deliver(TICKET)) == Handled(TICKET, revives=True)
+    assert await store.dead_keys(NUMBER) == frozenset()
+    assert [one.status for one in await published(deliverer, redriven, publisher)] == ["AVVIST", "MOTTATT"]
+
+
+async def test_a_redriven_record_that_dies_again_counts_its_rounds(
+    deliverer: Deliverer, job: Any, publisher: Any, make_record: Any
+) -> None:
+    record = make_record()
+    await deliverer.dead_letter(job(record), dead())
+    await deliverer.dead_letter(job(record, redrives=2), dead())
+    first, second = [decode(DeadLetterRecord, one.value) for one in publisher.on(dead_letter_topic(NUMBER))]
+    assert (first.gjenkjoringer, second.gjenkjoringer) == (0, 2)
+
+
+async def test_a_tampered_copy_of_something_delivered_blocks_nothing(
+    deliverer: Deliverer, job: Any, store: DedupStore, make_record: Any
+) -> None:
+    record = make_record()
+    await deliverer.deliver(job(record), Deliver(TICKET))
+    tampered = record.model_copy(update={"sha256": Sha256.of(b"x")})
+    assert await deliverer.dead_letter(job(tampered), dead()) == DeadLettered(TICKET, answerable=True, blocks=False)
+    assert await store.dead_keys(NUMBER) == frozenset()
+
+
+async def test_a_record_that_nobody_can_answer_for_blocks_its_key_all_the_same(
+    deliverer: Deliverer, job: Any, publisher: Any, store: DedupStore
+) -> None:
+    one = job(b"not ours", key=b"\xffno id")
+    assert await deliverer.dead_letter(one, dead()) == DeadLettered(TICKET, answerable=False)
+    assert await store.dead_keys(NUMBER) == {one.key}
+    assert await published(deliverer, one, publisher) == []
+
+
+async def test_every_attempt_travels_with_the_dead_letter(
+    deliverer: Deliverer, job: Any, publisher: Any, clock: Any
+) -> None:
+    attempts = (Attempt("fagsystem.feil", clock()), Attempt("krypto.apning", clock()))
+    await deliverer.dead_letter(job(), DeadLetter(TICKET, UnsealError(), attempts))
+    (outgoing,) = publisher.on(dead_letter_topic(NUMBER))
+    letter = decode(DeadLetterRecord, outgoing.value)
+    assert [(one.nr, one.kode) for one in letter.forsok] == [(1, "fagsystem.feil"), (2, "krypto.apning")]
+
+
+async def test_whoever_waits_for_a_meldings_first_answer_is_told(deliverer: Deliverer, job: Any) -> None:
+    told: list[MeldingId] = []
+    deliverer.on_answer = told.append
+    one = job()
+    await deliverer.deliver(one, Deliver(TICKET))
+    assert told == [one.melding_id]
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-3x", b"\xff"])
+def test_a_broken_header_makes_nothing_redriven(incoming: Any, make_record: Any, value: bytes) -> None:
+    assert Job.of(incoming(make_record(), headers=((GJENKJORINGER_HEADER, value),)), NUMBER).redrives == 0
+
+
+def test_a_job_knows_whom_to_answer_for(incoming: Any, make_record: Any) -> None:
+    record, key = make_record(), DigisosId.new()
+    assert Job.of(incoming(record), NUMBER).digisos_id == record.digisos_id
+    assert Job.of(incoming(record, key=key.encode()), NUMBER).digisos_id == key, "the key keeps the order"
+    assert Job.of(incoming(record, key=b"?"), NUMBER).digisos_id == record.digisos_id
+    unreadable = Job.of(incoming(b"junk", key=b"?"), NUMBER)
+    assert unreadable.digisos_id is None
+    assert unreadable.sha256 == Sha256.of(b"junk")
