@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from schemas.names import DokumentlagerId
 
 PATH: Final = "/dokumentlager/v1/pakker/"
-CHUNK_BYTES: Final = 256 * 1024
 MAX_RESUMES: Final = 5
 
 _OK: Final = 200
@@ -63,7 +62,7 @@ class DokumentlagerClient:
             try:
                 async with self._request(dokumentlager_id, await self._headers(at, etag)) as answer:
                     etag = _check(answer, at)
-                    async for piece in answer.aiter_bytes(CHUNK_BYTES):
+                    async for piece in answer.aiter_raw():
                         at += len(piece)
                         yield piece
                         if at > size:

@@ -24,6 +24,7 @@ TICKET = Ticket(0, 0, 1)
 
 @pytest.fixture
 def deliverer(
+    *,
     opener: Opener,
     fagsystem: MemoryConnector,
     store: DedupStore,
