@@ -62,7 +62,7 @@ class DokumentlagerClient:
             try:
                 async with self._request(dokumentlager_id, await self._headers(at, etag)) as answer:
                     etag = _check(answer, at)
-                    async for piece in answer.aiter_raw():
+                    async for piece in answer.aiter_bytes():
                         at += len(piece)
                         yield piece
                         if at > size:
