@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,7 +17,7 @@ from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import read_from_start
 from broker.katalog import Katalog, KatalogFollower
 from broker.log import get_logger
-from broker.routing import KATALOG
+from broker.routing import KATALOG, TRANSPORT, soknad_topic
 from broker.runtime import run_process
 from broker.settings import load_settings
 from broker.sqlite import Database
@@ -30,7 +31,7 @@ from producers.library import IntakeKeys, Producer
 from producers.outbox import MIGRATIONS, Outbox
 from producers.relay import Relay
 from producers.settings import ProducersSettings
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TransportError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,14 +80,23 @@ async def main(stop: asyncio.Event) -> None:
         relay_stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(follower.run())
+            warming = tasks.create_task(_warm(publisher, follower, katalog))
             relaying = tasks.create_task(relay.run(relay_stop))
             # The door closes first; what came in through it may still leave.
             await serve(app, settings.host, settings.port, stop)
             relay_stop.set()
             await relaying
             following.cancel()
+            warming.cancel()
         producer.close()
         await publisher.stop()
+
+
+async def _warm(publisher: KafkaPublisher, follower: KatalogFollower, katalog: Katalog) -> None:
+    """Learn where all topics are at once; the relay would ask for one at a time."""
+    await follower.caught_up.wait()
+    with suppress(TransportError):  # the relay finds out by itself, and says so
+        await publisher.warm([TRANSPORT, *(soknad_topic(entry.kommunenummer) for entry in katalog.all())])
 
 
 def _keys(settings: ProducersSettings) -> IntakeKeys:
