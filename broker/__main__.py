@@ -18,6 +18,7 @@ from broker.routing import KATALOG
 from broker.runtime import run_process
 from broker.settings import BrokerSettings, load_settings
 from broker.web import Health, serve
+from crypto.certificates import load_certificate
 
 
 async def main(stop: asyncio.Event) -> None:
@@ -44,7 +45,8 @@ def _issuer(settings: BrokerSettings, katalog: Katalog) -> LocalIssuer | None:
         return None
     check_loopback(settings.host)
     key = load_issuer_key(settings.local_issuer_key)
-    return LocalIssuer(settings.local_issuer_url, settings.audience, key, katalog, system_clock)
+    sender = load_certificate(settings.sender_certificate) if settings.sender_certificate else None
+    return LocalIssuer(settings.local_issuer_url, settings.audience, key, katalog, system_clock, sender=sender)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import uuid4
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from fastapi import APIRouter, Form
 from joserfc import jwt
@@ -27,6 +28,7 @@ from pydantic import BaseModel
 
 from broker.tokens import GRANT_TYPE, LEEWAY_S
 from broker.web import FiksError
+from crypto.certificates import judge_validity, nokkel_id, organisasjonsnummer
 from crypto.keys import load_private_key
 from schemas.errors import CertificateError, ConfigurationError, InvalidNameError
 from schemas.names import Fodselsnummer, NokkelId, Organisasjonsnummer
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from broker.katalog import Katalog
 
 TOKEN_LIFETIME: Final = timedelta(hours=1)
+SENDER_CLIENT_ID: Final = "avsender"
+"""Client id of the sender's own machines; no connector may have it."""
 _ALGORITHM: Final = "ES256"
 
 
@@ -83,10 +87,18 @@ class LocalIssuer:
         key: Signing key.
         katalog: Which certificates belong to which connector.
         clock: What the time is.
+        sender: Certificate of the sender's own machines, whose client id is ``SENDER_CLIENT_ID``.
     """
 
     def __init__(
-        self, issuer: str, audience: str, key: EllipticCurvePrivateKey, katalog: Katalog, clock: Clock
+        self,
+        issuer: str,
+        audience: str,
+        key: EllipticCurvePrivateKey,
+        katalog: Katalog,
+        clock: Clock,
+        *,
+        sender: x509.Certificate | None = None,
     ) -> None:
         self.issuer = issuer
         self._audience = audience
@@ -94,6 +106,7 @@ class LocalIssuer:
         self._key.ensure_kid()
         self._katalog = katalog
         self._clock = clock
+        self._sender = sender
 
     def jwks(self) -> dict[str, Any]:
         """Return the public keys as a JWK set."""
@@ -117,22 +130,28 @@ class LocalIssuer:
         return self._sign({"client_id": client_id, "scope": scope, "consumer": consumer})
 
     def _check_assertion(self, assertion: str) -> tuple[str, Organisasjonsnummer, str]:
-        kid = str(extract_compact(assertion.encode()).headers()["kid"])
-        entry, certificate = self._katalog.signer(NokkelId(kid))
-        key, now = certificate.public_key(), self._clock()
+        now = self._clock()
+        client_id, organisation, certificate = self._client(str(extract_compact(assertion.encode()).headers()["kid"]))
+        key = certificate.public_key()
         if not isinstance(key, EllipticCurvePublicKey):
-            raise CertificateError("en konnektor signerer med en P-256-nøkkel")
-        if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
-            raise CertificateError("konnektorens sertifikat er ikke gyldig nå")
+            raise CertificateError("en klient signerer med en P-256-nøkkel")
+        judge_validity(certificate, now)
         token = jwt.decode(assertion, ECKey.import_key(key), algorithms=[_ALGORITHM])
         jwt.JWTClaimsRegistry(
             now=int(now.timestamp()),
             leeway=LEEWAY_S,
-            iss={"essential": True, "value": entry.konnektor},
+            iss={"essential": True, "value": client_id},
             aud={"essential": True, "value": self.issuer},
             exp={"essential": True},
         ).validate(token.claims)
-        return entry.konnektor, entry.organisasjonsnummer, str(token.claims.get("scope", ""))
+        return client_id, organisation, str(token.claims.get("scope", ""))
+
+    def _client(self, kid: str) -> tuple[str, Organisasjonsnummer, x509.Certificate]:
+        """Return whose certificate ``kid`` names: the sender's own machine, or a connector of the katalog."""
+        if self._sender is not None and nokkel_id(self._sender) == kid:
+            return SENDER_CLIENT_ID, organisasjonsnummer(self._sender), self._sender
+        entry, certificate = self._katalog.signer(NokkelId(kid))
+        return entry.konnektor, entry.organisasjonsnummer, certificate
 
     def _sign(self, claims: dict[str, Any]) -> str:
         now: datetime = self._clock()

@@ -18,6 +18,7 @@ def environment(layout: Layout) -> dict[str, str]:
         "FORMIDLER_BROKER_LOCAL_ISSUER_KEY": str(layout.key("utsteder")),
         "FORMIDLER_BROKER_LOCAL_ISSUER_URL": layout.issuer_url,
         "FORMIDLER_BROKER_AUDIENCE": layout.audience,
+        "FORMIDLER_BROKER_SENDER_CERTIFICATE": str(layout.certificate("avsender")),
         **layout.kafka_env("broker"),
     }
 

@@ -23,6 +23,7 @@ class BrokerSettings(BaseSettings):
         local_issuer_key: PEM of a P-256 key. When given, a local issuer of tokens is served, on loopback only.
         local_issuer_url: The local issuer's name.
         audience: The ``aud`` of its tokens.
+        sender_certificate: PEM. The local issuer gives tokens to the sender's own machines, who sign with its key.
     """
 
     model_config = SettingsConfigDict(env_prefix="FORMIDLER_BROKER_", frozen=True)
@@ -33,6 +34,7 @@ class BrokerSettings(BaseSettings):
     local_issuer_key: Path | None = None
     local_issuer_url: str = ""
     audience: str = "meldingsformidler"
+    sender_certificate: Path | None = None
 
 
 def load_settings(model: type[T], **given: Any) -> T:

@@ -21,10 +21,14 @@ import typer
 
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
+from broker.clock import system_clock
+from broker.issuer import SENDER_CLIENT_ID, load_issuer_key
 from broker.supervisor.layout import Layout
+from broker.tokens import ClientTokens
+from crypto.certificates import load_certificate
 from producers.dokument import Dokument
 from producers.http_client import TIMEOUT_S, Sent, SoknadClient
-from producers.status_client import StatusClient, is_final
+from producers.status_client import SenderStatusClient, StatusClient, is_final
 from schemas.errors import ConfigurationError, InvalidNameError
 from schemas.names import DigisosId, Enhetsnummer, Fodselsnummer, Kommunenummer, Name, NavEksternRefId
 from schemas.soknad_json import FILENAME as SOKNAD_JSON
@@ -129,7 +133,7 @@ async def _send(submission: _Submission, data: Path, intake_url: str | None, tok
 
 @app.command(
     "status",
-    epilog="Eksempel: formidler soknad status 3fa85f64-5717-4562-b3fc-2c963f66afa6 --soknad soknad.json --follow",
+    epilog="Eksempel: formidler soknad status 3fa85f64-5717-4562-b3fc-2c963f66afa6 --follow",
 )
 def status(
     *,
@@ -151,16 +155,16 @@ def status(
     token: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Vis hva som har skjedd med en søknad, slik borgeren ser det."""
+    """Vis hva som har skjedd med en søknad.
+
+    Med --token eller --soknad slik borgeren ser det; ellers slik avsenderens egne maskiner ser det, med nøkkelen i --data.
+    """
     soknad_id = _name(DigisosId, digisos_id, "ID")
-    if token is None and soknad is None:
-        raise typer.BadParameter("oppgi --token, eller --soknad med søknadens soknad.json")
 
     async def work() -> None:
         async with _http() as http:
             address = status_url or Layout.load(data).address("kvittering")
-            bearer = token or await _local_token(http, data, parse_soknad((soknad or Path()).read_bytes()).person())
-            client = StatusClient(address, http, bearer)
+            client = await _status_client(address, http, data, soknad=soknad, token=token)
             if not follow:
                 _show(await client.get(soknad_id), as_json=as_json)
                 return
@@ -171,6 +175,38 @@ def status(
                     return
 
     _run(work())
+
+
+async def _status_client(
+    address: str, http: httpx.AsyncClient, data: Path, *, soknad: Path | None, token: str | None
+) -> StatusClient:
+    if token is not None:
+        return StatusClient(address, http, token)
+    if soknad is not None:
+        person = parse_soknad(await asyncio.to_thread(soknad.read_bytes)).person()
+        return StatusClient(address, http, await _local_token(http, data, person))
+    return SenderStatusClient(address, http, await _sender_token(http, Layout.load(data)))
+
+
+async def _sender_token(http: httpx.AsyncClient, layout: Layout) -> str:
+    """Return a token of the sender's own machine from the issuer of a running ``formidler up``.
+
+    Raises:
+        ConfigurationError: Its issuer does not issue such tokens.
+    """
+    tokens = ClientTokens(
+        f"{layout.issuer_url}/token",
+        issuer=layout.issuer_url,
+        client_id=SENDER_CLIENT_ID,
+        key=load_issuer_key(layout.key("avsender")),
+        certificate=load_certificate(layout.certificate("avsender")),
+        http=http,
+        clock=system_clock,
+    )
+    try:
+        return await tokens.access_token()
+    except httpx.HTTPStatusError as error:
+        raise ConfigurationError("utstederen gir ikke ut token her; oppgi --token") from error
 
 
 def _show(view: dict[str, Any], *, as_json: bool, seen: int = 0) -> int:

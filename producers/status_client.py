@@ -1,13 +1,14 @@
-"""Reading a søknad's status as its citizen does: once, or as it changes (server-sent events)."""
+"""Reading a søknad's status once, or as it changes: as its citizen does (server-sent events), or as the sender's machine does."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import orjson
 
 from producers.http_client import refused
+from schemas.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ class StatusClient:
         http: Does the calls.
         token: The citizen's access token.
     """
+
+    PATH: ClassVar[str] = "/innsyn/v1/soknader"
 
     def __init__(self, base_url: str, http: httpx.AsyncClient, token: str) -> None:
         self._base_url = base_url.rstrip("/")
@@ -82,7 +85,36 @@ class StatusClient:
             await asyncio.sleep(RETRY_S)
 
     def _url(self, digisos_id: DigisosId) -> str:
-        return f"{self._base_url}/innsyn/v1/soknader/{digisos_id}"
+        return f"{self._base_url}{self.PATH}/{digisos_id}"
+
+
+class SenderStatusClient(StatusClient):
+    """Asks as the sender's own machine does, who needs no citizen's token and sees what operators see.
+
+    Args:
+        base_url: Its address, without a path.
+        http: Does the calls.
+        token: A machine's token whose consumer is the sender.
+    """
+
+    PATH: ClassVar[str] = "/drift/v1/soknader"
+
+    async def follow(self, digisos_id: DigisosId) -> AsyncIterator[dict[str, Any]]:
+        """Return the status now and at each change, without an end; see ``StatusClient.follow``."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + UNKNOWN_PATIENCE_S
+        shown: dict[str, Any] | None = None
+        while True:
+            try:
+                view = await self.get(digisos_id)
+            except RefusedError as error:
+                if error.status not in _NOT_KNOWN_YET or shown is not None or loop.time() > patience:
+                    raise
+            else:
+                if view != shown:
+                    yield view
+                shown = view
+            await asyncio.sleep(RETRY_S)
 
 
 async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:

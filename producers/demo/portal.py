@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 import httpx
@@ -16,12 +13,10 @@ from broker.supervisor.layout import Layout
 from producers.demo.plan import PlannedSoknad
 from producers.dokument import Dokument
 from producers.http_client import Sent, SoknadClient
+from producers.status_client import StatusClient
 from schemas.names import DigisosId, Fodselsnummer
 
 TIMEOUT_S: Final = 60.0
-KNOWN_WITHIN_S: Final = 30.0
-ASK_AGAIN_S: Final = 0.05
-_DATA: Final = "data:"
 
 
 @dataclass(frozen=True)
@@ -68,27 +63,10 @@ class Portal:
         )
 
     async def follow(self, digisos_id: DigisosId, person: Fodselsnummer) -> AsyncIterator[dict[str, Any]]:
-        """Yield the citizen's view each time it changes, from the server-sent events.
-
-        The status is read from topics, a moment behind the 202. Until then a søknad is unknown, which is answered as
-        somebody else's: 403. So that answer is asked again for a while.
-
-        Raises:
-            httpx.HTTPStatusError: The status API refuses, or does not know the søknad within half a minute.
-        """
-        url = f"{self.status_url}/innsyn/v1/soknader/{digisos_id}/hendelser"
-        headers = await self._headers(person)
-        deadline = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
-        while True:
-            async with self.http.stream("GET", url, headers=headers) as answer:
-                late = asyncio.get_running_loop().time() > deadline
-                if answer.status_code != HTTPStatus.FORBIDDEN or late:
-                    answer.raise_for_status()
-                    async for line in answer.aiter_lines():
-                        if line.startswith(_DATA):
-                            yield json.loads(line.removeprefix(_DATA))
-                    return
-            await asyncio.sleep(ASK_AGAIN_S)
+        """Yield the citizen's view each time it changes, from the server-sent events."""
+        client = StatusClient(self.status_url, self.http, await self.token(person))
+        async for view in client.follow(digisos_id):
+            yield view
 
     async def bundle(self, digisos_id: DigisosId, person: Fodselsnummer) -> dict[str, Any]:
         """Return the kvitteringer with their certificates, for offline verification."""

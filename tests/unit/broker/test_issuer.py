@@ -17,7 +17,7 @@ from broker.katalog import Katalog
 from broker.tokens import GRANT_TYPE, ClientTokens, StaticJwks, TokenVerifier
 from broker.web import FiksError, install_fiks_errors
 from crypto import write_private_key
-from crypto.certificates import nokkel_id
+from crypto.certificates import nokkel_id, organisasjonsnummer
 from schemas.errors import ConfigurationError, KeyFileError
 from schemas.names import Fodselsnummer
 
@@ -193,3 +193,24 @@ def test_its_key_is_read_from_a_private_file_alone(tmp_path: Path, issue: Any) -
     write_private_key(rsa, issue("kryptering")[1])
     with pytest.raises(ConfigurationError):
         load_issuer_key(rsa)
+
+
+async def test_the_senders_own_machine_gets_a_token_that_names_the_sender(
+    make_entry: Any, clock: Any, issue: Any
+) -> None:
+    certificate, key = issue("signering")
+    issuer = LocalIssuer(
+        ISSUER, AUDIENCE, ec.generate_private_key(ec.SECP256R1()), Katalog([make_entry()]), clock, sender=certificate
+    )
+    verifier = TokenVerifier(ISSUER, AUDIENCE, StaticJwks(issuer.jwks()), clock)
+    token = issuer.client_token(make_assertion(clock, key, nokkel_id(certificate), iss="avsender"))
+    client = await verifier.client(f"Bearer {token}")
+    assert (client.client_id, client.organisasjonsnummer) == ("avsender", organisasjonsnummer(certificate))
+
+
+def test_a_connectors_certificate_does_not_make_it_the_sender(
+    issuer: LocalIssuer, clock: Any, connector_key: Any
+) -> None:
+    certificate, key = connector_key
+    with pytest.raises(FiksError, match="assertion"):
+        issuer.client_token(make_assertion(clock, key, nokkel_id(certificate), iss="avsender"))

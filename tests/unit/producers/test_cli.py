@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from producers import cli
 from producers.library import duplicate_text
 from producers.multipart import MultipartReader, PartBegin, PartData
-from schemas.errors import RefusedError
+from schemas.errors import ConfigurationError, RefusedError
 from schemas.names import DigisosId, NavEksternRefId
 
 if TYPE_CHECKING:
@@ -165,7 +165,6 @@ def test_a_refusal_is_told_in_the_intakes_own_words(portal: Portal, files: list[
         ("send", "finnes-ikke.json", *SEND),
         ("send", *SEND),
         ("status", "ikke-en-id", "--token", "x"),
-        ("status", ID, *STATUS),
     ],
 )
 def test_wrong_usage_is_told_with_exit_code_2(
@@ -222,3 +221,12 @@ def test_a_line_of_the_history_is_shown_once(portal: Portal) -> None:
     result = run("status", ID, *STATUS, "--follow")
     assert result.stdout.count("AKSEPTERT") == 1
     assert result.stdout.count("VEDTATT") == 1
+
+
+def test_without_a_token_the_senders_key_is_looked_for_and_its_absence_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("FORMIDLER_TOKEN", raising=False)
+    result = run("status", ID, *STATUS, "--data", str(tmp_path))
+    assert isinstance(result.exception, ConfigurationError)
+    assert "formidler up" in str(result.exception)
