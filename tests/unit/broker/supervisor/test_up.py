@@ -68,12 +68,25 @@ def order_of(tmp_path: Path) -> list[str]:
     return (tmp_path / "order").read_text("utf-8").split()
 
 
-async def test_processes_start_in_order_and_each_is_ready_before_the_next(
-    running: Running, make_spec: Any, tmp_path: Path
-) -> None:
-    await running.start_in_order([make_spec("forst", 10), make_spec("saa", 20)])
+async def test_processes_start_side_by_side_and_all_are_ready(running: Running, make_spec: Any, tmp_path: Path) -> None:
+    await running.start_all([make_spec("forst", 10), make_spec("saa", 20)])
     assert list(running.children) == ["forst", "saa"]
-    assert order_of(tmp_path) == ["+forst", "+saa"]
+    assert sorted(order_of(tmp_path)) == ["+forst", "+saa"]
+
+
+async def test_one_that_cannot_start_ends_the_start_of_all(layout: Layout, make_spec: Any) -> None:
+    broken = make_spec("feil", 10, "import sys\nprint('FORMIDLER_X mangler')\nsys.exit(78)\n")
+    started: list[Running] = []
+
+    async def start_both() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            started.append(Running(layout, KafkaSettings(bootstrap="127.0.0.1:1"), tasks, lambda _: None))
+            await started[0].start_all([make_spec("frisk", 10), broken])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await start_both()
+    assert caught.group_contains(ConfigurationError, match="FORMIDLER_X")
+    await started[0].children["frisk"].stop()
 
 
 async def test_a_process_that_was_stopped_is_gone_and_may_be_stopped_again(running: Running, make_spec: Any) -> None:
