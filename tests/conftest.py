@@ -63,6 +63,7 @@ class LeakGuard:
             for number in re.findall(r'(?<=["\'])[0-9]{11}(?=["\'])', path.read_text("utf-8"))
         }
         self.findings: list[str] = []
+        self.searched_files = 0
         self.exempt = False
 
     def search(self, data: bytes, place: str) -> None:
@@ -72,16 +73,14 @@ class LeakGuard:
         if any(number in data for number in self._numbers) or any(map(_has_control_digits, _SYNTHETIC.findall(data))):
             self.findings.append(f"{place}: fødselsnummer")
 
-    def search_files(self, folder: Path) -> int:
-        """Search the files below ``folder`` that may hold no plaintext; return how many they were."""
-        count = 0
+    def search_files(self, folder: Path) -> None:
+        """Search the files below ``folder`` that may hold no plaintext."""
         for path in sorted(folder.rglob("*")):
             if path.is_symlink() or not path.is_file() or not _is_searched(path, folder):
                 continue
-            count += 1
+            self.searched_files += 1
             for window in _windows(path):
                 self.search(window, str(path.relative_to(folder)))
-        return count
 
 
 def _forms(name: str) -> Iterable[bytes]:
@@ -145,3 +144,9 @@ def leak_guard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     guard.search_files(tmp_path_factory.getbasetemp())
     if guard.findings:
         pytest.fail("personal data left behind:\n" + "\n".join(sorted(set(guard.findings))), pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    guard = config.stash[_GUARD]
+    places = len(set(guard.findings))
+    terminalreporter.write_line(f"leak guard: {guard.searched_files} files and all output searched, {places} findings")
