@@ -140,7 +140,7 @@ class Delivery:
     def next_due(self) -> datetime | None:
         """When ``Due`` should be fed; None when nothing waits for time."""
         moments = [self._sleeping[0][0]] if self._sleeping else []
-        if self._breaker is not None and self._breaker.probe is None and self._ready and not self._draining:
+        if self._breaker is not None and self._breaker.probe is None and self._can_start():
             moments.append(self._breaker.until)
         return min(moments, default=None)
 
@@ -346,12 +346,15 @@ class Delivery:
 
     def _start(self, now: datetime) -> list[Command]:
         commands: list[Command] = []
-        while self._ready and not self._draining and self._running < self._limits.running and self._may_start(now):
+        while self._can_start() and self._may_start(now):
             entry = heapq.heappop(self._ready)[2]
             if self._breaker is not None:
                 self._breaker.probe = entry
             commands += self._run(entry, _Step.DELIVER)
         return commands
+
+    def _can_start(self) -> bool:
+        return bool(self._ready) and not self._draining and self._running < self._limits.running
 
     def _may_start(self, now: datetime) -> bool:
         return self._breaker is None or (self._breaker.probe is None and now >= self._breaker.until)

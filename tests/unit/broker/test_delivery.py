@@ -207,6 +207,17 @@ def test_an_unavailable_fagsystem_pauses_the_kommune_and_counts_nothing() -> Non
     assert commands[-1] == Resume(frozenset({0, 1}))
 
 
+def test_a_probe_that_finds_no_room_waits_for_an_answer_and_not_for_time() -> None:
+    driver = Driver(limits=Limits(running=1))
+    (first,) = driver.receive(0, "a")
+    driver.feed(Failed(first.ticket, FagsystemUnavailableError("x")))
+    (probe,) = driver.wait()
+    driver.receive(1, "b")
+    assert driver.delivery.next_due is None
+    driver.feed(Failed(probe.ticket, FagsystemUnavailableError("x")))
+    assert driver.delivery.next_due is not None
+
+
 def test_the_fagsystem_decides_how_long_it_is_left_alone() -> None:
     driver = Driver()
     (command,) = driver.receive(0)

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from broker.delivery_messages import Limits
+from broker.record import Incoming, TopicPartition
+from broker.routing import dead_letter_topic, kvittering_topic, soknad_topic
+from consumers.connectors.memory import MemoryConnector
+from consumers.dedup import DedupStore
+from consumers.delivering import Deliverer
+from consumers.kvitteringer import Kvitteringer
+from consumers.opening import Opener
+from consumers.session import DeliverySession
+from schemas.errors import (
+    BrokerUnavailableError,
+    FagsystemFailureError,
+    FagsystemUnavailableError,
+    PartitionLostError,
+    TransportError,
+)
+from schemas.names import Kommunenummer
+
+NUMBER = Kommunenummer("4601")
+TOPIC = soknad_topic(NUMBER)
+ZERO = TopicPartition(TOPIC, 0)
+
+
+class FakeSubscriber:
+    """Hands out what is put in, and notes commits, pauses and resumes."""
+
+    def __init__(self) -> None:
+        self.batches: asyncio.Queue[list[Incoming] | Exception] = asyncio.Queue()
+        self.committed: dict[TopicPartition, int] = {}
+        self.commit_errors: list[Exception] = []
+        self.paused: set[TopicPartition] = set()
+        self.flowing = asyncio.Event()
+        self.listener: Any = None
+        self.owned: frozenset[TopicPartition] = frozenset()
+
+    def __call__(self, listener: Any) -> FakeSubscriber:
+        self.listener = listener
+        return self
+
+    async def start(self) -> None:
+        await self.assign(ZERO)
+
+    async def assign(self, *partitions: TopicPartition) -> None:
+        self.owned = frozenset(partitions)
+        self.paused.clear()
+        await self.listener.assigned(self.owned)
+
+    async def revoke(self) -> None:
+        gone, self.owned = self.owned, frozenset()
+        if gone:
+            await self.listener.revoked(gone)
+
+    async def stop(self) -> None:
+        await self.revoke()
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
+        while True:
+            batch = await self.batches.get()
+            if isinstance(batch, Exception):
+                raise batch
+            await self.flowing.wait()
+            yield batch
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if self.commit_errors:
+            raise self.commit_errors.pop(0)
+        self.committed.update(offsets)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return self.owned
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self.paused.update(partitions)
+        self.flowing.clear()
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self.paused.difference_update(partitions)
+        self.flowing.set()
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        raise NotImplementedError
+
+
+class FakeRebuilder:
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.calls = 0
+
+    async def catch_up(self) -> None:
+        self.calls += 1
+        await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class World:
+    def __init__(self, session: DeliverySession, subscriber: FakeSubscriber, rebuilder: FakeRebuilder) -> None:
+        self.session, self.subscriber, self.rebuilder = session, subscriber, rebuilder
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.session.run(self.subscriber))
+
+    async def stop(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+async def world(
+    *,
+    opener: Opener,
+    fagsystem: MemoryConnector,
+    store: DedupStore,
+    kvitteringer: Kvitteringer,
+    publisher: Any,
+    clock: Any,
+) -> AsyncIterator[World]:
+    deliverer = Deliverer(
+        NUMBER,
+        group="g",
+        opener=opener,
+        connector=fagsystem,
+        store=store,
+        kvitteringer=kvitteringer,
+        publisher=publisher,
+        clock=clock,
+    )
+    rebuilder = FakeRebuilder()
+    session = DeliverySession(
+        NUMBER,
+        topic=TOPIC,
+        deliverer=deliverer,
+        kvitteringer=kvitteringer,
+        rebuilder=rebuilder,
+        dead_keys=(),
+        limits=Limits(running=2),
+        clock=clock,
+        random=lambda: 0.0,
+    )
+    world = World(session, FakeSubscriber(), rebuilder)
+    yield world
+    if world.task is not None:
+        await world.stop()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.002)
+
+
+async def test_what_is_read_is_delivered_answered_and_committed(
+    world: World, make_record: Any, incoming: Any, publisher: Any
+) -> None:
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(make_record(), offset=n) for n in range(5)])
+    await until(lambda: world.subscriber.committed == {ZERO: 5})
+    assert len(publisher.claims(kvittering_topic(NUMBER))) == 5
+
+
+async def test_nothing_is_read_before_the_store_is_up_to_date(world: World) -> None:
+    world.rebuilder.gate.clear()
+    world.rebuilder.errors = [BrokerUnavailableError("x")]
+    world.start()
+    await until(lambda: world.rebuilder.calls == 1)
+    assert world.subscriber.paused == {ZERO}
+    world.rebuilder.gate.set()
+    await until(lambda: not world.subscriber.paused)
+    assert world.rebuilder.calls == 2
+
+
+async def test_an_assignment_that_was_superseded_never_begins(world: World, make_record: Any, incoming: Any) -> None:
+    world.rebuilder.gate.clear()
+    world.start()
+    await until(lambda: world.rebuilder.calls == 1)
+    await world.subscriber.revoke()
+    world.rebuilder.gate.set()
+    await asyncio.sleep(0)
+    world.subscriber.batches.put_nowait([incoming(make_record())])
+    await world.subscriber.assign(ZERO)
+    await until(lambda: world.rebuilder.calls == 2)
+    await until(lambda: not world.subscriber.paused)
+    assert world.subscriber.committed == {}
+
+
+async def test_a_stop_lets_what_is_under_way_end_and_commits_it(
+    world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+    deliver = fagsystem.deliver
+
+    async def slow(forsendelse: Any) -> Any:
+        entered.set()
+        await leave.wait()
+        return await deliver(forsendelse)
+
+    monkeypatch.setattr(fagsystem, "deliver", slow)
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(make_record())])
+    await entered.wait()
+    stopping = asyncio.create_task(world.stop())
+    await asyncio.sleep(0)
+    leave.set()
+    await stopping
+    assert world.subscriber.committed == {ZERO: 1}
+
+
+async def test_a_commit_that_fails_is_repeated_and_a_lost_partition_is_let_go(
+    world: World, make_record: Any, incoming: Any
+) -> None:
+    world.subscriber.commit_errors = [BrokerUnavailableError("x"), PartitionLostError("x")]
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(make_record())])
+    await until(lambda: not world.subscriber.commit_errors)
+    world.subscriber.batches.put_nowait([incoming(make_record(), offset=1)])
+    await until(lambda: world.subscriber.committed == {ZERO: 2})
+
+
+async def test_a_fagsystem_that_is_down_pauses_and_one_line_says_so(
+    world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector
+) -> None:
+    fagsystem.down = FagsystemUnavailableError("nede")
+    with capture_logs() as lines:
+        world.start()
+        await until(lambda: world.rebuilder.calls == 1 and not world.subscriber.paused)
+        world.subscriber.batches.put_nowait([incoming(make_record())])
+        await until(lambda: world.subscriber.paused == {ZERO})
+        await until(lambda: any(line["event"] == "fagsystem_went_down" for line in lines))
+    assert world.subscriber.committed == {}
+
+
+async def test_a_canonical_line_has_ids_and_no_content(world: World, make_record: Any, incoming: Any) -> None:
+    record = make_record()
+    with capture_logs() as lines:
+        world.start()
+        world.subscriber.batches.put_nowait([incoming(record)])
+        await until(lambda: world.subscriber.committed == {ZERO: 1})
+    (line,) = [one for one in lines if one["event"] == "soknad_delivered"]
+    assert line["melding_id"] == record.melding_id
+    assert line["resultat"] == "MOTTATT"
+    assert line["forsok"] == 1
+    assert len(line["trace_id"]) == 32
+
+
+async def test_a_broken_record_is_dead_lettered_with_a_line_of_its_own(
+    world: World, incoming: Any, publisher: Any
+) -> None:
+    with capture_logs() as lines:
+        world.start()
+        world.subscriber.batches.put_nowait([incoming(b"junk", key=b"?")])
+        await until(lambda: world.subscriber.committed == {ZERO: 1})
+    assert len(publisher.on(dead_letter_topic(NUMBER))) == 1
+    assert [one["kode"] for one in lines if one["event"] == "soknad_dead_lettered"] == ["kontrakt.ukjent-skjema"]
+
+
+async def test_a_failure_is_logged_with_its_code_and_when_it_is_tried_again(
+    world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector
+) -> None:
+    fagsystem.failures = [FagsystemFailureError("x")]
+    with capture_logs() as lines:
+        world.start()
+        world.subscriber.batches.put_nowait([incoming(make_record())])
+        await until(lambda: any(line["event"] == "delivery_postponed" for line in lines))
+    (failed,) = [one for one in lines if one["event"] == "delivery_failed"]
+    assert (failed["kode"], failed["resultat"]) == ("fagsystem.feil", "FEILET")
+
+
+async def test_an_error_that_is_not_ours_ends_the_session_with_the_offset_uncommitted(
+    world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(_: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(fagsystem, "deliver", mistaken)
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(make_record())])
+    assert world.task is not None
+    with pytest.raises(ExceptionGroup) as raised:
+        await world.task
+    assert raised.group_contains(RuntimeError)
+    assert world.subscriber.committed == {}
+
+
+async def test_a_subscription_that_breaks_ends_the_session(world: World) -> None:
+    world.start()
+    world.subscriber.batches.put_nowait(BrokerUnavailableError("x"))
+    assert world.task is not None
+    with pytest.raises(ExceptionGroup) as raised:
+        await world.task
+    assert raised.group_contains(TransportError)
+    assert not world.session.is_reading
+    assert world.session.was_reading
