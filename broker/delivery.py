@@ -179,8 +179,6 @@ class Delivery:
         commands += self._flow()
         return commands
 
-    # Partitions and records come and go.
-
     def _assign(self, partitions: frozenset[int]) -> list[Command]:
         self._draining = False
         for partition in sorted(partitions - self._partitions.keys()):
@@ -226,8 +224,6 @@ class Delivery:
             return self._give_up(entry, entry.received.error)
         heapq.heappush(self._ready, (not entry.received.urgent, entry.sequence, entry))
         return []
-
-    # What became of a command.
 
     def _result(self, event: Handled | Failed | DeadLettered | KvitteringPublished, now: datetime) -> list[Command]:
         entry = self._entry(event.ticket)
@@ -319,8 +315,6 @@ class Delivery:
         for offset in done:
             del partition.entries[offset]
         return [Commit(number, next(iter(partition.entries), partition.next_offset))] if done else []
-
-    # Carrying out, within the limits.
 
     def _run(self, entry: _Entry, step: _Step) -> list[Command]:
         entry.step = step
