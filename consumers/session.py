@@ -140,8 +140,8 @@ class DeliverySession:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 committing = self._tasks.create_task(self._commit_forever())
-                await self._subscriber.start()
                 try:
+                    await self._subscriber.start()
                     self.is_reading = self.was_reading = True
                     async for batch in self._subscriber:
                         for incoming in batch:
