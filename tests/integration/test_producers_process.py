@@ -505,7 +505,8 @@ def first(calls: list[str], pattern: str) -> int:
 
 
 def children_of(pid: int) -> list[str]:
-    return subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout.split()
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [child for task in tasks for child in (task / "children").read_text("ascii").split()]
 
 
 async def test_while_kafka_is_away_soknader_are_accepted_and_leave_when_it_is_back(world: World) -> None:
