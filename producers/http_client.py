@@ -69,7 +69,7 @@ class SoknadClient:
     """
 
     def __init__(self, base_url: str, http: httpx.AsyncClient) -> None:
-        self._base_url = base_url.rstrip("/")
+        self.base_url = base_url.rstrip("/")
         self._http = http
 
     async def public_key(self, token: str) -> x509.Certificate:
@@ -79,7 +79,7 @@ class SoknadClient:
             RefusedError: The intake refused the token.
             httpx.HTTPError: The intake was not reached.
         """
-        answer = await self._http.get(self._base_url + PUBLIC_KEY_PATH, headers={"Authorization": f"Bearer {token}"})
+        answer = await self._http.get(self.base_url + PUBLIC_KEY_PATH, headers={"Authorization": f"Bearer {token}"})
         if not answer.is_success:
             raise refused(answer)
         return x509.load_der_x509_certificate(answer.content)
@@ -117,7 +117,7 @@ class SoknadClient:
         certificate = encrypt_for or await self.public_key(token)
         boundary = uuid4().hex
         answer = await self._http.post(
-            f"{self._base_url}/digisos/api/v1/soknader/{kommunenummer}/{nav_ekstern_ref_id}",
+            f"{self.base_url}/digisos/api/v1/soknader/{kommunenummer}/{nav_ekstern_ref_id}",
             headers={
                 **(headers or {}),
                 "Authorization": f"Bearer {token}",
