@@ -26,3 +26,8 @@ def timestamp(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def to_milliseconds(moment: datetime) -> datetime:
+    """Return ``moment`` cut to whole milliseconds, which is all that a record can say of it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

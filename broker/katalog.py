@@ -14,6 +14,7 @@ from cryptography import x509
 from pydantic import AwareDatetime, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from broker.clock import to_milliseconds
 from broker.log import get_logger
 from crypto.certificates import nokkel_id
 from schemas.codec import decode
@@ -235,7 +236,7 @@ def _to_record(entry: KommuneEntry, folder: Path) -> KatalogRecord:
     certificates += [_load_certificate(folder / name, BRUK_KVITTERING) for name in entry.kvitteringssertifikater]
     common = entry.model_dump(exclude={"krypteringssertifikater", "kvitteringssertifikater", "enheter"})
     # Avro keeps milliseconds: with more, an entry would differ from itself as it comes back from the topic.
-    common["endret"] = entry.endret.replace(microsecond=entry.endret.microsecond // 1000 * 1000)
+    common["endret"] = to_milliseconds(entry.endret)
     offices = tuple(Enhet(enhetsnummer=number, navn=name) for number, name in sorted(entry.enheter.items()))
     return KatalogRecord(**common, sertifikater=tuple(certificates), enheter=offices)
 

@@ -5,12 +5,15 @@ The only implementation that ships is ``broker.kafka``. All errors are of ``sche
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from broker.record import Incoming, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-
-    from broker.record import Incoming, Outgoing, RecordPosition, TopicPartition
+    from broker.record import Outgoing, RecordPosition
     from schemas.errors import TransportError
 
 
@@ -116,3 +119,18 @@ class Subscriber(Protocol):
             PartitionLostError: The partition is not ours.
         """
         ...
+
+
+class Tail(Protocol):
+    """A reader of whole topics, from given offsets on; see ``broker.kafka.subscriber.KafkaTail``."""
+
+    caught_up: asyncio.Event
+    """Set when everything that lay on the topics at the start was handed out and dealt with."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
+        """Iterate over batches, never empty, in order for each partition."""
+        ...
+
+
+OpenTail: TypeAlias = Callable[[Iterable[str], Mapping[TopicPartition, int]], AbstractAsyncContextManager[Tail]]
+"""Opens a reader of topics; where no offset is given, from the first record on."""

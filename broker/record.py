@@ -11,13 +11,16 @@ import re
 import secrets
 import struct
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.clock import timestamp
+from schemas.errors import InvalidNameError
+from schemas.names import DigisosId
+from schemas.records import Header, Opprinnelig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
 
     from schemas.errors import MeldingsformidlerError
     from schemas.names import Kommunenummer
@@ -108,6 +111,27 @@ def header(headers: Iterable[tuple[str, bytes]], name: str) -> bytes | None:
         if key == name:
             found = value
     return found
+
+
+def soknad_of(key: bytes) -> DigisosId | None:
+    """Return the søknad that a record's key names; None when it names none."""
+    try:
+        return DigisosId(key.decode("ascii"))
+    except (InvalidNameError, UnicodeDecodeError):
+        return None
+
+
+def original(incoming: Incoming) -> Opprinnelig:
+    """Return a record byte for byte, as a dead letter keeps it."""
+    return Opprinnelig(
+        topic=incoming.topic,
+        partisjon=incoming.partition,
+        offset=incoming.offset,
+        tidsstempel=datetime.fromtimestamp(incoming.timestamp_ms / 1000, UTC),
+        nokkel=incoming.key,
+        verdi=incoming.value,
+        headere=tuple(Header(navn=name, verdi=value) for name, value in incoming.headers),
+    )
 
 
 def next_traceparent(parent: bytes | str | None = None, *, random: Callable[[int], bytes] = secrets.token_bytes) -> str:

@@ -6,10 +6,11 @@ be one.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
+from broker.record import original
 from schemas.errors import (
     BehindDeadLetterError,
     ContractError,
@@ -20,7 +21,7 @@ from schemas.errors import (
     TransportError,
 )
 from schemas.names import Uuid
-from schemas.records import DeadLetterRecord, Forsok, Header, Opprinnelig
+from schemas.records import DeadLetterRecord, Forsok
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,15 +85,7 @@ def dead_letter(
         tidspunkt=now,
         forsok=tuple(Forsok(nr=nr, tidspunkt=one.at, kode=one.code) for nr, one in enumerate(attempts, 1)),
         gjenkjoringer=redrives,
-        opprinnelig=Opprinnelig(
-            topic=incoming.topic,
-            partisjon=incoming.partition,
-            offset=incoming.offset,
-            tidsstempel=datetime.fromtimestamp(incoming.timestamp_ms / 1000, UTC),
-            nokkel=incoming.key,
-            verdi=incoming.value,
-            headere=tuple(Header(navn=name, verdi=value) for name, value in incoming.headers),
-        ),
+        opprinnelig=original(incoming),
     )
 
 

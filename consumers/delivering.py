@@ -18,12 +18,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from broker.delivery_messages import DeadLettered, Handled
-from broker.record import GJENKJORINGER_HEADER, TRACEPARENT, Outgoing, dead_letter_headers, header, next_traceparent
+from broker.record import (
+    GJENKJORINGER_HEADER,
+    TRACEPARENT,
+    Outgoing,
+    dead_letter_headers,
+    header,
+    next_traceparent,
+    soknad_of,
+)
 from broker.routing import dead_letter_topic
 from consumers.connector import Avvist, Levert, Mottatt
 from consumers.dead_letters import dead_letter
 from consumers.kvitteringer import Answer
-from consumers.opening import check_record, digisos_id_of
+from consumers.opening import check_record
 from schemas.codec import decode, encode
 from schemas.errors import ContractError, MeldingsformidlerError
 from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, LEVERT, MOTTATT
@@ -90,7 +98,7 @@ class Job:
     @property
     def digisos_id(self) -> DigisosId | None:
         """The søknad to answer for: the key's, since that is what keeps the order; else the record's; else nobody knows."""
-        return digisos_id_of(self.incoming.key) or (self.record.digisos_id if self.record else None)
+        return soknad_of(self.incoming.key) or (self.record.digisos_id if self.record else None)
 
     @property
     def melding_id(self) -> MeldingId | None:

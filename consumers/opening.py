@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from consumers.connector import Fil, Leveranse
 from crypto import OpenedPackage, Spool, check_forsendelse, open_package
-from schemas.errors import DecodeError, InvalidNameError, MismatchError, UnsealError
-from schemas.forsendelse import FILENAME, Forsendelse
-from schemas.names import DigisosId
+from schemas.errors import DecodeError, MismatchError, UnsealError
+from schemas.forsendelse import FILENAME
 from schemas.soknad_json import parse_soknad
 from schemas.vedlegg_json import parse_vedlegg
 
@@ -59,13 +58,6 @@ def check_record(record: SoknadRecord, key: bytes, kommunenummer: Kommunenummer)
         raise MismatchError("meldingens nøkkel er ikke dens digisosId")
     if (record.pakke is None) == (record.dokumentlager_id is None):
         raise DecodeError("soknad-value: nøyaktig ett av pakke og dokumentlagerId skal være gitt")
-
-
-def digisos_id_of(key: bytes) -> DigisosId | None:
-    """Return the digisosId that a record's key is, None if it is something else."""
-    with suppress(InvalidNameError):
-        return DigisosId(key.decode("ascii", "replace"))
-    return None
 
 
 class PackageSource(Protocol):
@@ -134,7 +126,7 @@ class Opener:
     def _verify(self, spool: Spool, record: SoknadRecord, now: datetime) -> OpenedPackage:
         package = open_package(spool, keys=self.keys, trust=self.trust, now=now)
         try:
-            check_forsendelse(package.forsendelse, _stated(record))
+            check_forsendelse(package.forsendelse, record.forsendelse())
             _check_documents(package)
         except BaseException:
             package.close()
@@ -221,16 +213,6 @@ def _next(pieces: Iterator[bytes]) -> bytes:
 
 def _fil(file: PackageFile) -> Fil:
     return Fil(file.name, file.mimetype, file.size, file.sha256)
-
-
-def _stated(record: SoknadRecord) -> Forsendelse:
-    return Forsendelse(
-        digisos_id=record.digisos_id,
-        melding_id=record.melding_id,
-        kommunenummer=record.kommunenummer,
-        type=record.type,
-        opprettet=record.innsendt,
-    )
 
 
 def _check_documents(package: OpenedPackage) -> None:

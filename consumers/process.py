@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from broker.supervisor.layout import write_private
+from broker.files import write_private
 from broker.supervisor.provisioning import connector_principal
 from broker.supervisor.spec import ProcessSpec
 from consumers.settings import CONFIG_ENV

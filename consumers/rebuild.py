@@ -6,9 +6,9 @@ Only kvitteringer that this very connector signed are taken over; what others wr
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from broker.catch_up import read_until_caught_up
 from broker.log import get_logger
 from broker.routing import kvittering_topic
 from schemas.codec import decode
@@ -16,28 +16,13 @@ from schemas.errors import DecodeError, MeldingsformidlerError, SignatureError
 from schemas.records import KvitteringRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Sequence
 
+    from broker.ports import OpenTail
     from broker.record import Incoming, TopicPartition
     from consumers.dedup import DedupStore, Issued
     from consumers.kvitteringer import Issuer
     from schemas.names import Kommunenummer
-
-
-class Tail(Protocol):
-    """What is read of ``broker.kafka.subscriber.KafkaTail``."""
-
-    caught_up: asyncio.Event
-
-    def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
-        """Iterate over batches."""
-        ...
-
-
-if TYPE_CHECKING:
-    OpenTail = Callable[[Iterable[str], Mapping[TopicPartition, int]], AbstractAsyncContextManager[Tail]]
-    """Opens a reader of topics, from these offsets on."""
 
 
 class Rebuilder:
@@ -65,27 +50,17 @@ class Rebuilder:
         """
         topic = kvittering_topic(self._kommunenummer)
         async with self._open_tail([topic], await self._store.positions(topic)) as tail:
-            reader = asyncio.ensure_future(self._read(tail))
-            done = asyncio.ensure_future(tail.caught_up.wait())
-            try:
-                await asyncio.wait((reader, done), return_when=asyncio.FIRST_COMPLETED)
-                if reader.done():
-                    reader.result()
-            finally:
-                for task in (reader, done):
-                    task.cancel()
-                await asyncio.gather(reader, done, return_exceptions=True)
+            await read_until_caught_up(tail, self._take_in)
 
-    async def _read(self, tail: Tail) -> None:
-        async for batch in tail:
-            found: dict[TopicPartition, list[Issued]] = {}
-            reached: dict[TopicPartition, int] = {}
-            for incoming in batch:
-                issued = self._ours(incoming)
-                found.setdefault(incoming.topic_partition, []).extend([issued] if issued else [])
-                reached[incoming.topic_partition] = incoming.offset + 1
-            for partition, kvitteringer in found.items():
-                await self._store.take_over(kvitteringer, partition, reached[partition])
+    async def _take_in(self, batch: Sequence[Incoming]) -> None:
+        found: dict[TopicPartition, list[Issued]] = {}
+        reached: dict[TopicPartition, int] = {}
+        for incoming in batch:
+            issued = self._ours(incoming)
+            found.setdefault(incoming.topic_partition, []).extend([issued] if issued else [])
+            reached[incoming.topic_partition] = incoming.offset + 1
+        for partition, kvitteringer in found.items():
+            await self._store.take_over(kvitteringer, partition, reached[partition])
 
     def _ours(self, incoming: Incoming) -> Issued | None:
         try:

@@ -20,7 +20,7 @@ from crypto.certificates import (
 from crypto.cms import CmsDecryptor, CmsEncryptor, open_enveloped, seal
 from crypto.envelope import OpenedPackage, PackageSummary, PackageWriter, check_forsendelse, open_package, seal_package
 from crypto.jws import sign_jws, verify_jws
-from crypto.keys import KeyRing, LoneKey, PrivateKey, Signer, load_private_key, write_private_key
+from crypto.keys import KeyRing, LoneKey, PrivateKey, Signer, load_private_key, load_secret, write_private_key
 from crypto.limits import Limits
 from crypto.signed import sign_detached, verify_detached
 from crypto.spool import Spool
@@ -53,6 +53,7 @@ __all__ = [
     "load_certificate",
     "load_certificates",
     "load_private_key",
+    "load_secret",
     "new_private_key",
     "nokkel_id",
     "open_enveloped",

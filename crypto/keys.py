@@ -159,6 +159,25 @@ def load_private_key(path: Path, *, password: bytes | None = None) -> PrivateKey
     return key
 
 
+def load_secret(path: Path, min_bytes: int) -> bytes:
+    """Return a secret that a file holds as hexadecimal digits, for example the owners' HMAC key.
+
+    Args:
+        path: A file that nobody but its owner may read.
+        min_bytes: How long the secret must be at least.
+
+    Raises:
+        KeyFileError: Missing, unreadable, readable by others, not hexadecimal, or too short.
+    """
+    try:
+        secret = bytes.fromhex(_read_private(path).decode("ascii"))
+    except ValueError as error:
+        raise KeyFileError(f"{path}: skal være heksadesimale siffer") from error
+    if len(secret) < min_bytes:
+        raise KeyFileError(f"{path}: har {len(secret)} byte, og må ha minst {min_bytes}")
+    return secret
+
+
 def write_private_key(path: Path, key: PrivateKey) -> None:
     """Write the key as unencrypted PKCS#8 PEM, mode 0600, all of it or nothing.
 

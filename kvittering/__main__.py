@@ -19,14 +19,15 @@ from broker.runtime import run_process
 from broker.settings import load_settings
 from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
-from crypto.keys import KeyRing
+from crypto.keys import KeyRing, load_secret
 from kvittering.app import Innsyn, create_app
 from kvittering.applier import Applier, watch_figures
 from kvittering.follower import Follower
 from kvittering.hub import Hub
 from kvittering.outbox import OutboxPublisher
-from kvittering.settings import KvitteringSettings, load_eier_key
+from kvittering.settings import KvitteringSettings
 from kvittering.store import StatusStore
+from schemas.names import MIN_EIER_KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,7 +41,7 @@ async def main(stop: asyncio.Event) -> None:
     """Follow the topics and serve the status, until ``stop``."""
     settings = load_settings(KvitteringSettings)
     kafka = KafkaSettings.from_environment(os.environ)
-    eier_key = load_eier_key(settings.eier_key)
+    eier_key = load_secret(settings.eier_key, MIN_EIER_KEY_BYTES)
     keys = KeyRing.load(*settings.innsyn_keys)
     katalog, hub, health = Katalog(), Hub(), Health()
     katalog_follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))

@@ -6,15 +6,15 @@ dead letters again and not new ones.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
-from broker.record import Attempt, Outgoing, dead_letter_headers
+from broker.record import Attempt, Outgoing, dead_letter_headers, original
 from broker.routing import KVITTERING_DLQ, parse_topic, process_group
 from schemas.codec import encode
 from schemas.names import DigisosId, MeldingId, Uuid
-from schemas.records import DeadLetterRecord, Forsok, Header, Opprinnelig
+from schemas.records import DeadLetterRecord, Forsok
 
 if TYPE_CHECKING:
     from broker.record import Incoming
@@ -50,15 +50,7 @@ def dead_letter(
         trinn=TRINN,
         tidspunkt=now,
         forsok=(Forsok(nr=1, tidspunkt=now, kode=error.code),),
-        opprinnelig=Opprinnelig(
-            topic=record.topic,
-            partisjon=record.partition,
-            offset=record.offset,
-            tidsstempel=datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
-            nokkel=record.key,
-            verdi=record.value,
-            headere=tuple(Header(navn=name, verdi=value) for name, value in record.headers),
-        ),
+        opprinnelig=original(record),
     )
     headers = dead_letter_headers(
         record, error=error, group=process_group("kvittering"), attempts=(Attempt(error.code, now),)

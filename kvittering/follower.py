@@ -22,25 +22,10 @@ from kvittering import metrics
 from schemas.errors import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from typing import Protocol
-
     from broker.katalog import Katalog
-    from broker.record import Incoming, TopicPartition
+    from broker.ports import OpenTail
     from kvittering.applier import Applier
     from kvittering.store import StatusStore
-
-    class Tail(Protocol):
-        """A reader of whole topics; see ``broker.kafka.subscriber.KafkaTail``."""
-
-        caught_up: asyncio.Event
-
-        def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
-            """Iterate over batches."""
-            ...
-
-    OpenTail = Callable[[Iterable[str], Mapping[TopicPartition, int]], AbstractAsyncContextManager[Tail]]
 
 RETRY_S: Final = 1.0
 CENTRAL: Final = frozenset([TRANSPORT])

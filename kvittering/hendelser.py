@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from broker.clock import to_milliseconds
 from crypto.envelope import check_forsendelse, open_package
 from crypto.spool import Spool
 from crypto.trust import Trust
@@ -93,7 +94,7 @@ def read_hendelse(
         spool.write(record.pakke)
         spool.finish()
         with open_package(spool, keys=keys, trust=Trust(pinned=certificates), now=record.tidspunkt) as opened:
-            check_forsendelse(_to_milliseconds(opened.forsendelse), _expected(record))
+            check_forsendelse(_as_exact_as_a_record(opened.forsendelse), record.forsendelse())
             return _read(opened, record)
 
 
@@ -163,22 +164,8 @@ def _has_open_sak(dokument: DigisosSoker) -> bool:
     return any(status == UNDER_BEHANDLING for referanse, status in saker.items() if referanse not in decided)
 
 
-def _expected(record: HendelseRecord) -> Forsendelse:
-    return Forsendelse(
-        digisos_id=record.digisos_id,
-        melding_id=record.melding_id,
-        kommunenummer=record.kommunenummer,
-        type=record.type,
-        opprettet=record.tidspunkt,
-    )
-
-
-def _to_milliseconds(forsendelse: Forsendelse | None) -> Forsendelse | None:
+def _as_exact_as_a_record(forsendelse: Forsendelse | None) -> Forsendelse | None:
     """Return it with the time cut to whole milliseconds, which is all that a record can say."""
     if forsendelse is None:
         raise UnsealError
-    return forsendelse.model_copy(update={"opprettet": _cut(forsendelse.opprettet)})
-
-
-def _cut(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return forsendelse.model_copy(update={"opprettet": to_milliseconds(forsendelse.opprettet)})

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.record import soknad_of
 from broker.routing import parse_topic
 from kvittering.chain import read_ledd
 from kvittering.facts import Fact, Ledd
 from kvittering.hendelser import read_hendelse
 from schemas.codec import decode
-from schemas.errors import InvalidNameError, MeldingsformidlerError, MismatchError, UnknownSchemaError
+from schemas.errors import MeldingsformidlerError, MismatchError, UnknownSchemaError
 from schemas.names import DigisosId, Kommunenummer, MeldingId
 from schemas.records import TransportRecord
 
@@ -38,7 +39,7 @@ class ReadRecord:
     @property
     def digisos_id(self) -> DigisosId | None:
         """Which søknad it is about: as stated in the fact, or else by the record's key; None when neither says."""
-        return key_of(self.record) if self.fact is None else digisos_id_of(self.fact)
+        return soknad_of(self.record.key) if self.fact is None else digisos_id_of(self.fact)
 
     @property
     def melding_id(self) -> MeldingId | None:
@@ -68,7 +69,7 @@ def read_record(
     """
     try:
         fact = _read(record, signers, keys)
-        if digisos_id_of(fact) != key_of(record):
+        if digisos_id_of(fact) != soknad_of(record.key):
             raise MismatchError("meldingens nøkkel er ikke dens digisosId")
     except MeldingsformidlerError as error:
         if error.retriable:
@@ -92,11 +93,3 @@ def _read(record: Incoming, signers: Mapping[Kommunenummer, Sequence[x509.Certif
 def digisos_id_of(fact: Fact) -> DigisosId:
     """Return which søknad the fact is about."""
     return fact.claims.digisos_id if isinstance(fact, Ledd) else fact.digisos_id
-
-
-def key_of(record: Incoming) -> DigisosId | None:
-    """Return the record's key as a søknad's id; None when it is not one."""
-    try:
-        return DigisosId(record.key.decode("ascii"))
-    except (InvalidNameError, UnicodeDecodeError):
-        return None

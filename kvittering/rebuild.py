@@ -6,19 +6,19 @@ store queued has gone out, or will.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.catch_up import read_until_caught_up
 from kvittering.projection import project
 from kvittering.views import operator_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from broker.ports import OpenTail
     from kvittering.applier import Applier
     from kvittering.facts import SoknadState
-    from kvittering.follower import OpenTail
     from schemas.names import DigisosId
 
 
@@ -42,19 +42,7 @@ async def rebuild(applier: Applier, topics: Iterable[str], open_tail: OpenTail) 
         TransportError: Kafka cannot be read. Begin again with an empty store.
     """
     async with open_tail(topics, {}) as tail:
-
-        async def read() -> None:
-            async for batch in tail:
-                await applier.handle(batch)
-
-        reading, complete = asyncio.create_task(read()), asyncio.create_task(tail.caught_up.wait())
-        try:
-            await asyncio.wait((reading, complete), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                await reading  # it never ends but by an error
-        finally:
-            for task in (reading, complete):
-                task.cancel()
+        await read_until_caught_up(tail, applier.handle)
 
 
 def differences(kept: Iterable[SoknadState], rebuilt: Iterable[SoknadState]) -> list[Difference]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from schemas.errors import ConfigurationError
 from schemas.names import Organisasjonsnummer
 
 NAV: Final = Organisasjonsnummer("889640782")
-MIN_KEY_BYTES: Final = 32
-_READABLE_BY_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class KvitteringSettings(BaseSettings):
@@ -47,21 +43,3 @@ class KvitteringSettings(BaseSettings):
     avsendere: frozenset[Organisasjonsnummer] = frozenset({NAV})
     heartbeat_s: float = Field(default=15.0, gt=0)
     max_stream_s: float = Field(default=1800.0, gt=0)
-
-
-def load_eier_key(path: Path) -> bytes:
-    """Return the central key of the owners' HMAC.
-
-    Raises:
-        ConfigurationError: The file is missing, is readable by others, or does not hold at least 32 bytes as hex.
-    """
-    try:
-        mode = path.stat().st_mode
-        key = bytes.fromhex(path.read_text("ascii"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: eiernøkkelen kan ikke leses ({type(error).__name__})") from error
-    if mode & _READABLE_BY_OTHERS:
-        raise ConfigurationError(f"{path}: kan leses av andre enn eieren; kjør `chmod 600 {path}`")
-    if len(key) < MIN_KEY_BYTES:
-        raise ConfigurationError(f"{path}: eiernøkkelen har {len(key)} byte, og må ha minst {MIN_KEY_BYTES}")
-    return key

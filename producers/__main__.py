@@ -7,7 +7,6 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import httpx
 
@@ -24,19 +23,15 @@ from broker.sqlite import Database
 from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
 from crypto.certificates import load_certificate
-from crypto.keys import KeyRing, Signer, load_private_key
+from crypto.keys import KeyRing, Signer, load_private_key, load_secret
 from producers.app import create_app
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
 from producers.outbox import MIGRATIONS, Outbox
 from producers.relay import Relay
 from producers.settings import ProducersSettings
-from schemas.errors import ConfigurationError, TransportError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-MIN_EIER_KEY_BYTES = 32
+from schemas.errors import TransportError
+from schemas.names import MIN_EIER_KEY_BYTES
 
 
 async def main(stop: asyncio.Event) -> None:
@@ -101,17 +96,7 @@ async def _warm(publisher: KafkaPublisher, follower: KatalogFollower, katalog: K
 
 def _keys(settings: ProducersSettings) -> IntakeKeys:
     signer = Signer(load_certificate(settings.signing_certificate), load_private_key(settings.signing_key))
-    return IntakeKeys(signer, KeyRing.load(*settings.mottak_keys), _eier_key(settings.eier_key))
-
-
-def _eier_key(path: Path) -> bytes:
-    try:
-        key = bytes.fromhex(path.read_text("ascii").strip())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: eiernøkkelen kan ikke leses som heksadesimale siffer") from error
-    if len(key) < MIN_EIER_KEY_BYTES:
-        raise ConfigurationError(f"{path}: eiernøkkelen skal ha minst {MIN_EIER_KEY_BYTES} byte")
-    return key
+    return IntakeKeys(signer, KeyRing.load(*settings.mottak_keys), load_secret(settings.eier_key, MIN_EIER_KEY_BYTES))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from broker.files import sync_folder
 from schemas.errors import InvalidNameError, PackageMissingError, StoreError
 from schemas.names import DokumentlagerId
 
@@ -173,7 +174,7 @@ class _DiskSink:
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.rename(self._final)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             raise _store_error(error) from error
         self._committed = True
@@ -199,14 +200,6 @@ def _pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
                 yield piece
     except OSError as error:
         raise _store_error(error) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_left_over(path: Path, keep: Collection[DokumentlagerId], before: datetime | None) -> bool:

@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from broker.clock import to_milliseconds
 from broker.log import get_logger
 from crypto.certificates import organisasjonsnummer
 from producers import metrics
@@ -261,7 +262,7 @@ class Producer:
             digisos_id=DigisosId.new(),
             melding_id=MeldingId.new(),
             hendelse_id=Uuid.new(),
-            tidspunkt=now.replace(microsecond=now.microsecond // 1000 * 1000),  # what a record can hold
+            tidspunkt=to_milliseconds(now),
         )
 
     def _sealing(self, kommunenummer: Kommunenummer, *, clear: bool) -> Sealing:

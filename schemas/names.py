@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 from uuid import UUID, uuid4
 
 from pydantic_core import core_schema
@@ -159,6 +159,10 @@ class Eier(Name):
     __slots__ = ()
     PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
     FORM = "64 heksadesimale siffer"
+
+
+MIN_EIER_KEY_BYTES: Final = 32
+"""Least length of the central key under which owners are named."""
 
 
 class Fodselsnummer(Name):

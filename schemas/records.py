@@ -11,6 +11,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import AwareDatetime, Field
 
+from schemas.forsendelse import Forsendelse
 from schemas.model import WireModel
 from schemas.names import (
     DigisosId,
@@ -74,6 +75,16 @@ class SoknadRecord(Package):
     innsendt: AwareDatetime
     avsender: Organisasjonsnummer
 
+    def forsendelse(self) -> Forsendelse:
+        """Return what the package's own ``forsendelse.json`` must say."""
+        return Forsendelse(
+            digisos_id=self.digisos_id,
+            melding_id=self.melding_id,
+            kommunenummer=self.kommunenummer,
+            type=self.type,
+            opprettet=self.innsendt,
+        )
+
 
 class HendelseRecord(Package):
     """A case update from the fagsystem, sealed for the sender's innsyn."""
@@ -86,6 +97,16 @@ class HendelseRecord(Package):
     type: str = HENDELSE_DIGISOS_SOKER
     tidspunkt: AwareDatetime
     avsender: str
+
+    def forsendelse(self) -> Forsendelse:
+        """Return what the package's own ``forsendelse.json`` must say."""
+        return Forsendelse(
+            digisos_id=self.digisos_id,
+            melding_id=self.melding_id,
+            kommunenummer=self.kommunenummer,
+            type=self.type,
+            opprettet=self.tidspunkt,
+        )
 
 
 class KvitteringRecord(Record):

@@ -27,7 +27,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from broker.embedded.cache import write_private
+from broker.files import write_private
 from broker.kafka.settings import KafkaSettings
 from broker.routing import KVITTERING_RETENTION
 from schemas.errors import ConfigurationError
@@ -165,7 +165,7 @@ class DataFolder:
 
     def note_run(self, run: Run) -> None:
         """Note who runs."""
-        write_private(self._run, run.model_dump_json())
+        write_private(self._run, run.model_dump_json().encode())
 
     def last_run(self) -> Run | None:
         """Return who runs or ran last, or None if that was never noted."""
@@ -194,12 +194,13 @@ class DataFolder:
         """Write how to connect as administrator, for librdkafka's tools (``kcat -F``); return the file, mode 0600."""
         file = self.path / "client.properties"
         options = self.admin_settings().confluent()
-        write_private(file, "".join(f"{name}={value}\n" for name, value in options.items() if name in _CLIENT_OPTIONS))
+        text = "".join(f"{name}={value}\n" for name, value in options.items() if name in _CLIENT_OPTIONS)
+        write_private(file, text.encode())
         return file
 
     def write_properties(self, state: State) -> None:
         """Write the broker's configuration."""
-        write_private(self.properties, server_properties(state, self.data))
+        write_private(self.properties, server_properties(state, self.data).encode())
 
     def open_log(self) -> int:
         """Return a descriptor that appends to the log; a log that has grown large is put aside first."""
@@ -209,7 +210,7 @@ class DataFolder:
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _write_state(self, state: State) -> None:
-        write_private(self._state, json.dumps(state.model_dump(), indent=2) + "\n")
+        write_private(self._state, json.dumps(state.model_dump(), indent=2).encode() + b"\n")
 
     def _cluster_id(self) -> str | None:
         with contextlib.suppress(OSError):

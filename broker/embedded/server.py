@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from broker.embedded.cache import write_private
 from broker.embedded.cds import ClassArchive, class_archive
 from broker.embedded.folder import ADMIN, HOST, NODE, DataFolder, Run, State
 from broker.embedded.jars import find_jars
 from broker.embedded.java import Java, find_java
 from broker.embedded.process import JavaProcess
+from broker.files import write_private
 from schemas.errors import BrokerUnavailableError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class EmbeddedKafka:
             "-t", state.cluster_id, "-c", str(self.folder.properties), *scram,
         ]  # fmt: skip
         file = self.folder.path / "format.args"
-        write_private(file, "\n".join(_quoted(one) for one in arguments))
+        write_private(file, "\n".join(_quoted(one) for one in arguments).encode())
         try:
             done = subprocess.run(  # noqa: S603  # Java, found by us, with our arguments
                 [java.executable, f"@{file}"], capture_output=True, check=False, timeout=START_TIMEOUT_S

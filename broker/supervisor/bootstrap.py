@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import yaml
 from cryptography.hazmat.primitives import serialization
 
+from broker.files import write_private
 from broker.register import kommune_names, made_up_organisasjonsnummer, offices
-from broker.supervisor.layout import ConnectorSetup, Layout, write_private
+from broker.supervisor.layout import ConnectorSetup, Layout
 from crypto import Authority, write_private_key
 from schemas.errors import ConfigurationError
 from schemas.names import Kommunenummer, Organisasjonsnummer

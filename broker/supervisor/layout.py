@@ -15,15 +15,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field, ValidationError
 
+from broker.files import write_private
 from schemas.errors import ConfigurationError
 from schemas.model import WireModel
 from schemas.names import Kommunenummer
@@ -210,20 +209,3 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write ``data`` so that the file is whole or not there, and only its owner can read it (0600)."""
-    temporary = path.with_name(path.name + ".ny")
-    temporary.unlink(missing_ok=True)  # one that was left behind would keep its own mode
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_private_json(path: Path, document: Any) -> None:
-    """Write ``document`` as JSON by ``write_private``."""
-    write_private(path, json.dumps(document, ensure_ascii=False, indent=2).encode())

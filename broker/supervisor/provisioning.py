@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from broker.files import write_private
 from broker.routing import AclRule, TopicSpec, central_topics, connector_rights, kommune_topics, process_rights
-from broker.supervisor.layout import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,6 +22,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker.clock import timestamp
+from broker.files import sync_folder
 from broker.log import get_logger
 from consumers.connector import (
     ConnectorContext,
@@ -165,11 +167,11 @@ class FiledropConnector:
         return digest.hexdigest()
 
     def _make_visible(self, work: Path, melding_id: MeldingId) -> None:
-        _sync_folder(work)
+        sync_folder(work)
         work.rename(self._folder("inn") / melding_id)
-        _sync_folder(self._folder("inn"))
+        sync_folder(self._folder("inn"))
         (self._folder("levert") / melding_id).touch(mode=_PRIVATE_FILE)
-        _sync_folder(self._folder("levert"))
+        sync_folder(self._folder("levert"))
 
     async def events(self) -> AsyncIterator[ConnectorEvent]:
         """Give what lies in ut/, again and again until it is taken away."""
@@ -265,16 +267,10 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_UNAVAILABLE: Final = frozenset({13, 28, 30, 5, 116, 122})
-"""EACCES, ENOSPC, EROFS, EIO, ESTALE, EDQUOT: the folder's trouble, not the søknad's."""
+_UNAVAILABLE: Final = frozenset(
+    {errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EIO, errno.ESTALE, errno.EDQUOT},
+)
+"""The folder's trouble, not the søknad's."""
 
 SPEC = ConnectorSpec(
     name="filedrop",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.catch_up import read_until_caught_up
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import read_from_start
 from broker.record import Incoming
@@ -202,15 +203,12 @@ def check_scan(found: Scan) -> Check:
 async def read_all(kafka: KafkaSettings, topics: Sequence[str]) -> list[Incoming]:
     """Return every record on ``topics`` now."""
     records: list[Incoming] = []
+
+    async def collect(batch: Sequence[Incoming]) -> None:
+        records.extend(batch)
+
     async with read_from_start(kafka, topics) as tail:
-
-        async def collect() -> None:
-            async for batch in tail:
-                records.extend(batch)
-
-        reading = asyncio.create_task(collect())
-        await tail.caught_up.wait()
-        reading.cancel()
+        await read_until_caught_up(tail, collect)
     return records
 
 

@@ -25,6 +25,7 @@ import yaml
 
 from broker.clock import system_clock
 from broker.embedded.server import EmbeddedKafka
+from broker.files import write_private
 from broker.kafka.admin import KafkaAdmin
 from broker.kafka.publisher import KafkaPublisher
 from broker.katalog import Katalog
@@ -33,7 +34,6 @@ from broker.record import Outgoing
 from broker.register import kommune_names, made_up_organisasjonsnummer
 from broker.routing import KATALOG, central_topics, connector_rights, kommune_topics, process_rights
 from broker.sqlite import Database
-from broker.supervisor.layout import write_private
 from consumers.settings import CONFIG_ENV
 from crypto import (
     Authority,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from consumers.opening import IN_LOOP_BYTES, Opener, check_record, digisos_id_of
+from broker.record import soknad_of
+from consumers.opening import IN_LOOP_BYTES, Opener, check_record
 from crypto import Trust
 from schemas.errors import (
     DecodeError,
@@ -136,4 +137,4 @@ def test_a_record_has_its_package_in_one_place(make_record: Any, change: Any) ->
 
 @pytest.mark.parametrize("key", [b"", b"\xff\xfe", b"0301", b"A" * 36])
 def test_a_key_that_is_no_digisos_id_is_nobodys(key: bytes) -> None:
-    assert digisos_id_of(key) is None
+    assert soknad_of(key) is None

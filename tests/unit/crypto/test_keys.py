@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from crypto import KeyRing, Signer, certificate_pem, load_private_key, write_private_key
+from crypto import KeyRing, Signer, certificate_pem, load_private_key, load_secret, write_private_key
 from crypto.certificates import issuer_and_serial, subject_key_identifier
 from schemas.errors import KeyFileError
 
@@ -143,3 +143,26 @@ def test_a_key_must_belong_to_its_certificate(actors: Actors) -> None:
         KeyRing([(actors.recipient[0], other)])
     with pytest.raises(ValueError, match="does not belong"):
         Signer(actors.ec_sender[0], actors.rsa_sender[1])
+
+
+def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
+    path = folder / "eier.key"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_the_secret_is_read_as_hex(tmp_path: Path) -> None:
+    assert load_secret(key_file(tmp_path, "ab" * 32 + "\n"), 32) == b"\xab" * 32
+
+
+@pytest.mark.parametrize(("text", "mode"), [("ab" * 31, 0o600), ("ikke hex", 0o600), ("ab" * 32, 0o644)])
+def test_a_weak_broken_or_public_secret_is_refused_and_never_quoted(tmp_path: Path, text: str, mode: int) -> None:
+    with pytest.raises(KeyFileError) as raised:
+        load_secret(key_file(tmp_path, text, mode), 32)
+    assert text not in str(raised.value)
+
+
+def test_a_missing_secret_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError):
+        load_secret(tmp_path / "ingen", 32)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import stat
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.embedded.cache import cache_folder, ensure_folder, write_private
+from broker.embedded.cache import cache_folder, ensure_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +45,3 @@ def test_what_fails_half_way_leaves_nothing_and_may_be_tried_again(tmp_path: Pat
         ensure_folder(tmp_path / "folder", fail)
     assert [one for one in tmp_path.iterdir() if one.is_dir()] == []
     assert ensure_folder(tmp_path / "folder", lambda target: (target / "whole").touch()).is_dir()
-
-
-def test_a_private_file_is_its_owners_alone_and_replaced_whole(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text("old")
-    file.chmod(0o644)
-    write_private(file, "new")
-    assert file.read_text() == "new"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [file]

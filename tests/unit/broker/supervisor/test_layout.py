@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
-import os
 import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from broker.supervisor.layout import ConnectorSetup, Layout, free_ports, write_private, write_private_json
+from broker.supervisor.layout import ConnectorSetup, Layout, free_ports
 from schemas.errors import ConfigurationError
 from schemas.names import Kommunenummer
 
@@ -104,42 +102,3 @@ def test_free_ports_are_free_and_different() -> None:
     assert len(set(ports)) == 20
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports[0]))
-
-
-def test_a_private_file_is_for_its_owner_from_its_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = os.umask(0)
-    monkeypatch.setattr(Path, "replace", lambda self, target: seen.append(mode(self)) or os.replace(self, target))  # noqa: PTH105  # the method itself is what is watched
-    seen: list[int] = []
-    try:
-        write_private(tmp_path / "a", b"1")
-    finally:
-        os.umask(before)
-    assert seen == [0o600]
-    assert mode(tmp_path / "a") == 0o600
-
-
-def test_a_private_file_takes_the_place_of_the_former(tmp_path: Path) -> None:
-    write_private(tmp_path / "a", b"1")
-    write_private_json(tmp_path / "a", {"æ": 1})
-    assert json.loads((tmp_path / "a").read_text("utf-8")) == {"æ": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def test_a_write_that_fails_leaves_the_former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_private(tmp_path / "a", b"1")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="space"):
-        write_private(tmp_path / "a", b"2")
-    assert (tmp_path / "a").read_bytes() == b"1"
-
-
-def test_a_leftover_that_others_could_read_does_not_make_the_next_one_readable(tmp_path: Path) -> None:
-    leftover = tmp_path / "a.ny"
-    leftover.write_bytes(b"old")
-    leftover.chmod(0o666)
-    write_private(tmp_path / "a", b"secret")
-    assert mode(tmp_path / "a") == 0o600
