@@ -64,14 +64,15 @@ def _report(name: str, error: Exception) -> int:
     ours = first_of_ours(error)
     if ours is None:
         for leaf in leaves(error):
-            get_logger().critical("process_crashed", navn=name, feiltype=type(leaf).__name__, sted=_place(leaf))
+            get_logger().critical("process_crashed", navn=name, feiltype=type(leaf).__name__, sted=place_of(leaf))
         return EXIT_FAILED
     get_logger().error("process_failed", navn=name, exc_info=ours)
     sys.stderr.write(f"{name}: {ours}\n")
     return EXIT_CONFIGURATION if isinstance(ours, ConfigurationError) else EXIT_FAILED
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
+    """Return where ``error`` was raised, innermost first: files and lines, none of the stack's values."""
     frames = traceback.extract_tb(error.__traceback__)
     return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-6:]))
 

@@ -9,6 +9,7 @@
     │   ├── InvalidNameError
     │   ├── InvalidDocumentError
     │   ├── MismatchError
+    │   ├── UnexpectedRecordError
     │   └── IllegalTransitionError
     ├── CryptoError
     │   ├── CertificateError
@@ -39,7 +40,8 @@ Rules:
 * ``code`` is unique and never changes: it travels in kvitteringer, dead letters and logs, and operators search for it.
 * ``retriable`` is data, not a guess at the place of the ``except``.
 * An error carries ids, numbers and names of fields. It never carries a value from a søknad.
-* Wrong use of our own API is ``TypeError``, ``ValueError`` or ``RuntimeError``, and no shell catches those.
+* Wrong use of our own API is ``TypeError``, ``ValueError`` or ``RuntimeError``, and no shell catches those. One exception: what
+  comes out of the handling of one record becomes ``UnexpectedRecordError``, loudly, so that the record stops no other.
 """
 
 from __future__ import annotations
@@ -103,6 +105,12 @@ class MismatchError(ContractError):
     """What the sender signed is not what the record says: moved to another søknad, type or kommune."""
 
     code = "kontrakt.avvik"
+
+
+class UnexpectedRecordError(ContractError):
+    """A record made our own code fail in a way that we did not foresee: it is set aside, so that it stops no other."""
+
+    code = "kontrakt.uventet"
 
 
 class IllegalTransitionError(ContractError):
