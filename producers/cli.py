@@ -9,10 +9,12 @@ Exit codes: 0 sent, or had been sent before · 1 refused · 2 wrong usage · 3 a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, Final, TypeVar
 
 import httpx
@@ -30,6 +32,7 @@ from producers.dokument import Dokument
 from producers.http_client import TIMEOUT_S, Sent, SoknadClient
 from producers.status_client import SenderStatusClient, StatusClient, is_final
 from schemas.errors import ConfigurationError, InvalidNameError
+from schemas.examples import make_pdf, make_soknad, make_vedlegg
 from schemas.names import DigisosId, Enhetsnummer, Fodselsnummer, Kommunenummer, Name, NavEksternRefId
 from schemas.soknad_json import FILENAME as SOKNAD_JSON
 from schemas.soknad_json import parse_soknad
@@ -38,6 +41,8 @@ from schemas.vedlegg_json import STATUS_LASTET_OPP
 
 GENERATED: Final = frozenset({"soknad.pdf", "soknad-juridisk.pdf", "brukerkvittering.pdf"})
 """What a portal makes itself, and ``vedlegg.json`` therefore does not list."""
+
+EXAMPLE_PDF_BYTES: Final = 30_000
 
 N = TypeVar("N", bound=Name)
 
@@ -113,7 +118,7 @@ def send(
         )
         return
     told = "er sendt før, og har digisosId" if sent.duplicate else "er tatt imot, og har fått digisosId"
-    console.print(f"Søknaden {told} [bold]{sent.digisos_id}[/]")
+    console.print(f"Søknaden {told} [bold]{sent.digisos_id}[/]", soft_wrap=True)
 
 
 async def _send(submission: _Submission, data: Path, intake_url: str | None, token: str | None) -> Sent:
@@ -129,6 +134,45 @@ async def _send(submission: _Submission, data: Path, intake_url: str | None, tok
             token=bearer,
             enhetsnummer=submission.enhetsnummer,
         )
+
+
+@app.command(
+    "eksempel",
+    epilog="Eksempel: formidler soknad eksempel --mappe eksempel --kommune 0301, og så: "
+    "formidler soknad send eksempel/* --kommune 0301 --ref abc-1",
+)
+def eksempel(
+    *,
+    mappe: Annotated[Path, typer.Option("--mappe", help="Mappen filene legges i; lages om den ikke finnes.")],
+    kommune: Annotated[str, typer.Option("--kommune", help="Mottakende kommune, fire siffer.")] = "0301",
+    seed: Annotated[int, typer.Option("--seed", help="Samme frø gir de samme filene.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Lag en oppdiktet søknad med vedlegg, til å prøve seg med: soknad.json, vedlegg.json og to PDF-er."""
+    rng = Random(seed)  # noqa: S311 - invented data that a seed must give again
+    files = make_example(rng, _name(Kommunenummer, kommune, "--kommune"))
+    mappe.mkdir(parents=True, exist_ok=True)
+    taken = [name for name in files if (mappe / name).exists()]
+    if taken:
+        raise ConfigurationError(f"{mappe} har allerede {', '.join(taken)}; velg en annen mappe")
+    for name, content in files.items():
+        (mappe / name).write_bytes(content)
+    if as_json:
+        print_json({"mappe": str(mappe), "filer": sorted(files)})
+    else:
+        console.print(f"{', '.join(sorted(files))} ligger i {mappe}", soft_wrap=True)
+
+
+def make_example(rng: Random, kommunenummer: Kommunenummer) -> dict[str, bytes]:
+    """Return an invented søknad with one attachment, by file name. Nobody is the person in it."""
+    soknad, lonn = make_pdf(rng, EXAMPLE_PDF_BYTES), make_pdf(rng, EXAMPLE_PDF_BYTES)
+    rows = [("lonnslipp", "arbeid", "lonnslipp.pdf", hashlib.sha512(lonn).hexdigest())]
+    return {
+        SOKNAD_JSON: make_soknad(rng, kommunenummer=kommunenummer),
+        VEDLEGG_JSON: make_vedlegg(rows),
+        "soknad.pdf": soknad,
+        "lonnslipp.pdf": lonn,
+    }
 
 
 @app.command(
@@ -219,7 +263,7 @@ def _show(view: dict[str, Any], *, as_json: bool, seen: int = 0) -> int:
         console.print(f"[bold]{view['digisosId']}[/]  kommune {view['kommunenummer'] or '–'}")
     for line in history[seen:]:
         details = "  ".join(str(line[key]) for key in ("kanal", "kode", "utsteder") if line.get(key))
-        console.print(f"  {line['tidspunkt']}  {line['verdi'] or line['type']:20} [dim]{details}[/]")
+        console.print(f"  {line['tidspunkt']}  {line['type']:10} {line['verdi'] or '':20} [dim]{details}[/]")
     console.print(f"  [bold]{view['status'] or 'UKJENT'}[/]  {len(view['kvitteringer'])} kvitteringer")
     return len(history)
 

@@ -62,4 +62,5 @@ class Journey:
         return [
             ((at - self.sent_at).total_seconds(), line["verdi"] + (f" ({line['kode']})" if line.get("kode") else ""))
             for at, line in lines
+            if line["type"] != "sak" or line["verdi"] != "MOTTATT"  # the case repeats what the kvittering said
         ]

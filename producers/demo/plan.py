@@ -106,10 +106,6 @@ class Day:
     tampered: Kommunenummer
     soknader: tuple[PlannedSoknad, ...]
 
-    def with_role(self, role: Role) -> list[PlannedSoknad]:
-        """Return the søknader that play ``role``."""
-        return [soknad for soknad in self.soknader if soknad.role is role]
-
 
 def plan_day(seed: int, count: int, kommuner: tuple[Kommunenummer, ...], now: datetime) -> Day:
     """Return the day of this seed.

@@ -13,7 +13,6 @@ from producers.demo.fagsystem import Fagsystem
 from producers.demo.journey import Journey
 from producers.demo.plan import LATE_CONNECTOR, Day, Role
 from producers.demo.portal import Portal
-from schemas.records import SoknadRecord
 
 AT_ONCE: Final = 4
 END_WITHIN_S: Final = 60.0
@@ -48,7 +47,6 @@ class DayPlay:
         self._portal = portal
         self._fagsystem = fagsystem
         self._step = step
-        self.tampered: SoknadRecord | None = None
         self.seen_while_down: list[str] = []
         self._followers: list[asyncio.Task[None]] = []
 
@@ -83,7 +81,7 @@ class DayPlay:
     async def _tamper_on_the_way(self, followers: asyncio.TaskGroup) -> None:
         """Send one søknad while nobody reads its topic, change it there, and then let the connector and the others come."""
         await self._send_all(self._of(Role.ENDRES), followers)
-        self.tampered = await tamper(self._up.kafka, self._day.tampered)
+        await tamper(self._up.kafka, self._day.tampered)
         elsewhere = self._elsewhere()
         rest = [j for j in self._journeys if j not in elsewhere and j.planned.role is not Role.ENDRES]
         async with asyncio.TaskGroup() as sides:

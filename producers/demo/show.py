@@ -16,6 +16,9 @@ from producers.demo.verdict import Check
 
 _STATUSES: Final = ("", "AKSEPTERT", "SENDT", "MOTTATT", "UNDER_BEHANDLING", "FERDIGBEHANDLET")
 _HEADINGS: Final = ("på vei inn", "akseptert", "sendt", "mottatt", "under behandling", "ferdig behandlet")
+_SHORT: Final = dict(zip(_STATUSES, _HEADINGS, strict=True))
+_WIDE: Final = 140
+"""Columns for the tables where no terminal says how many there are, so that a row stays on its line in a log."""
 _COLOURS: Final = {"FERDIGBEHANDLET": "green", "SENDT": "yellow", "": "dim"}
 
 
@@ -45,14 +48,15 @@ class LiveDay:
 
 def show_timelines(console: Console, journeys: Sequence[Journey]) -> None:
     """Print what happened to each søknad, with seconds after it was sent."""
-    shown = Table(
-        "Søknad", "Kommune", "Slag", "Rolle", "Tidslinje (sekunder)", title="Tidslinjer", title_justify="left"
-    )
+    shown = Table(title="Tidslinjer", title_justify="left")
+    for heading in ("Søknad", "Kommune", "Slag", "Rolle"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("Tidslinje (sekunder)", overflow="fold")
     for journey in journeys:
         planned = journey.planned
-        line = " → ".join(f"{what} {seconds:.1f}" for seconds, what in journey.timeline())
+        line = " → ".join(f"{_SHORT.get(what, what)} {seconds:.1f}" for seconds, what in journey.timeline())
         shown.add_row(planned.ref, planned.kommunenummer, planned.kind, planned.role.value, line)
-    console.print(shown)
+    console.print(shown, width=None if console.is_terminal else _WIDE)
 
 
 def show_verdict(console: Console, checks: Sequence[Check]) -> None:
@@ -60,7 +64,7 @@ def show_verdict(console: Console, checks: Sequence[Check]) -> None:
     shown = Table("", "Sjekket", "Sett", title="Dom", title_justify="left")
     for check in checks:
         shown.add_row("[green]ja[/]" if check.holds else "[bold red]NEI[/]", check.claim, check.seen)
-    console.print(shown)
+    console.print(shown, width=None if console.is_terminal else _WIDE)
 
 
 def as_document(journeys: Sequence[Journey], checks: Sequence[Check], seconds: dict[str, float]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from producers.library import duplicate_text
 from producers.multipart import MultipartReader, PartBegin, PartData
 from schemas.errors import ConfigurationError, RefusedError
 from schemas.names import DigisosId, NavEksternRefId
+from schemas.soknad_json import parse_soknad
+from schemas.vedlegg_json import parse_vedlegg
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -230,3 +233,20 @@ def test_without_a_token_the_senders_key_is_looked_for_and_its_absence_is_told(
     result = run("status", ID, *STATUS, "--data", str(tmp_path))
     assert isinstance(result.exception, ConfigurationError)
     assert "formidler up" in str(result.exception)
+
+
+def test_an_example_keeps_the_formats_rules_and_can_be_sent_as_it_is(tmp_path: Path) -> None:
+    result = run("eksempel", "--mappe", str(tmp_path / "e"), "--kommune", "4601", "--json")
+    assert result.exit_code == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()}
+    assert json.loads(result.output)["filer"] == sorted(files)
+    assert parse_soknad(files["soknad.json"]).kommunenummer() == "4601"
+    (listed,) = parse_vedlegg(files["vedlegg.json"]).expected_files()
+    assert listed.sha512 == hashlib.sha512(files[listed.filnavn]).hexdigest()
+
+
+def test_an_example_never_overwrites_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "soknad.json").write_text("min egen")
+    result = run("eksempel", "--mappe", str(tmp_path))
+    assert isinstance(result.exception, ConfigurationError)
+    assert [path.name for path in tmp_path.iterdir()] == ["soknad.json"]
