@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 TYPE = "kvittering+jws"
 MAX_JWS_BYTES = 64 * 1024
+MAX_HEADER_CHARS = 512
+"""Ours has 132. Nothing of a stranger's is parsed before its signature holds, but for so much."""
 _NUMBER_BYTES = 32
 _PARTS = 3
 _ES256 = ec.ECDSA(hashes.SHA256())
@@ -89,9 +91,11 @@ def _find(header: str, certificates: tuple[x509.Certificate, ...]) -> x509.Certi
     for certificate in certificates:
         if _header(certificate) == header:
             return certificate
+    if len(header) > MAX_HEADER_CHARS:
+        raise SignatureError("kvitteringens hode er for langt")
     try:
         fields = json.loads(_decode(header))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SignatureError("kvitteringens hode er ikke JSON") from None
     if not isinstance(fields, dict) or fields.keys() != {"alg", "typ", "x5t#S256"}:
         raise SignatureError("kvitteringens hode har andre felter enn alg, typ og x5t#S256")

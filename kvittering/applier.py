@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
 from broker.routing import parse_topic
+from broker.runtime import place_of
 from kvittering import metrics
 from kvittering.hub import View
 from kvittering.reading import read_record
 from kvittering.views import citizen_view, encode_view, version_of
-from schemas.errors import StoreError
+from schemas.errors import StoreError, UnexpectedRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -133,6 +134,9 @@ def report(applied: Applied) -> None:
         metrics.DEAD_LETTERS.labels(code).inc()
     if applied.before is not None and after is not None:
         _report_change(applied.before, after)
+    if isinstance(read.error, UnexpectedRecordError) and read.error.__cause__ is not None:
+        cause = read.error.__cause__
+        get_logger().critical("record_unexpected", feiltype=type(cause).__name__, sted=place_of(cause))
     log = get_logger().warning if applied.refused else get_logger().info
     log(
         "record_applied",

@@ -15,7 +15,7 @@ from kvittering.chain import read_ledd
 from kvittering.facts import Fact, Ledd
 from kvittering.hendelser import read_hendelse
 from schemas.codec import decode
-from schemas.errors import MeldingsformidlerError, MismatchError, UnknownSchemaError
+from schemas.errors import MeldingsformidlerError, MismatchError, UnexpectedRecordError, UnknownSchemaError
 from schemas.names import DigisosId, Kommunenummer, MeldingId
 from schemas.records import TransportRecord
 
@@ -48,16 +48,13 @@ class ReadRecord:
             return None
         return self.fact.claims.melding_id if isinstance(self.fact, Ledd) else self.fact.melding_id
 
-    @property
-    def kommunenummer(self) -> Kommunenummer | None:
-        """Whose topic it was read from; None for a central one."""
-        return parse_topic(self.record.topic).kommunenummer
-
 
 def read_record(
     record: Incoming, *, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing
 ) -> ReadRecord:
     """Return the fact in ``record``, or why there is none. Verifies signatures and opens packages: slow, and pure.
+
+    What nobody foresaw is such a reason too (``UnexpectedRecordError``): a record never stops the ones after it.
 
     Args:
         record: Of a kommune's kvittering or hendelse topic, or of the transport topic.
@@ -68,14 +65,25 @@ def read_record(
         MeldingsformidlerError: Only one that is ``retriable``: nothing is wrong with the record.
     """
     try:
-        fact = _read(record, signers, keys)
-        if digisos_id_of(fact) != soknad_of(record.key):
-            raise MismatchError("meldingens nøkkel er ikke dens digisosId")
+        fact = _read_under_its_key(record, signers, keys)
     except MeldingsformidlerError as error:
         if error.retriable:
             raise
         return ReadRecord(record, error=error)
+    except Exception as error:  # noqa: BLE001 - one record must never stop all the others; its place is logged
+        unexpected = UnexpectedRecordError(f"meldingen førte til en uventet feil ({type(error).__name__})")
+        unexpected.__cause__ = error
+        return ReadRecord(record, error=unexpected)
     return ReadRecord(record, fact=fact)
+
+
+def _read_under_its_key(
+    record: Incoming, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing
+) -> Fact:
+    fact = _read(record, signers, keys)
+    if digisos_id_of(fact) != soknad_of(record.key):
+        raise MismatchError("meldingens nøkkel er ikke dens digisosId")
+    return fact
 
 
 def _read(record: Incoming, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing) -> Fact:

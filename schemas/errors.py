@@ -9,8 +9,7 @@
     │   ├── InvalidNameError
     │   ├── InvalidDocumentError
     │   ├── MismatchError
-    │   ├── UnexpectedRecordError
-    │   └── IllegalTransitionError
+    │   └── UnexpectedRecordError
     ├── CryptoError
     │   ├── CertificateError
     │   ├── KeyFileError
@@ -111,12 +110,6 @@ class UnexpectedRecordError(ContractError):
     """A record made our own code fail in a way that we did not foresee: it is set aside, so that it stops no other."""
 
     code = "kontrakt.uventet"
-
-
-class IllegalTransitionError(ContractError):
-    """A kvittering may not follow the present status."""
-
-    code = "kontrakt.ulovlig-overgang"
 
 
 class CryptoError(MeldingsformidlerError):

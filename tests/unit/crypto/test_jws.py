@@ -133,3 +133,10 @@ def test_a_signature_has_one_spelling_so_that_a_kvittering_has_one_digest(actors
         verify_jws(other, [actors.ec_sender[0]])
     with pytest.raises(SignatureError):
         verify_jws(token + "==", [actors.ec_sender[0]])
+
+
+@pytest.mark.parametrize("header", [b"[" * 380, b"[" * 45_000, b'{"alg":' * 40, b'{"a":"' + b"x" * 500 + b'"}'])
+def test_a_header_is_refused_before_it_can_cost_anything(actors: Actors, header: bytes) -> None:
+    first = base64.urlsafe_b64encode(header).rstrip(b"=").decode()
+    with pytest.raises(SignatureError):
+        verify_jws(".".join([first, *sign(actors).split(".")[1:]]), [actors.ec_sender[0]])

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from broker.katalog import Katalog
 from crypto.keys import KeyRing
 from kvittering import applier as module
+from kvittering import reading
 from kvittering.applier import Applier, refresh_figures, view_of
 from kvittering.hub import Hub
 from kvittering.projection import project
@@ -129,3 +130,21 @@ async def test_a_kvittering_that_waited_is_counted_when_it_counts(kit: Any, oslo
     assert sample("fiks_receipts_total", status="LEVERT") == before
     await shell.applier.handle([log.transport(soknad.transport("AKSEPTERT"))])
     assert sample("fiks_receipts_total", status="LEVERT") == before + 1
+
+
+async def test_a_record_that_nobody_foresaw_is_refused_logged_by_its_place_and_passed_by(
+    kit: Any, oslo: Any, store: StatusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("hemmelig")
+
+    monkeypatch.setattr(reading, "read_ledd", fail)
+    shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
+    batch = [log.kvittering(oslo.issue(soknad)), log.transport(soknad.transport("AKSEPTERT"))]
+    with capture_logs() as logs:
+        applied = await shell.applier.handle(batch)
+    assert [(one.resultat, one.kode) for one in applied] == [("refused", "kontrakt.uventet"), ("recorded", None)]
+    (line,) = [line for line in logs if line["event"] == "record_unexpected"]
+    assert (line["log_level"], line["feiltype"]) == ("critical", "ZeroDivisionError")
+    assert "test_applier.py:" in line["sted"]
+    assert "hemmelig" not in repr(logs)
