@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from asn1crypto import cms
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs7
 
 from crypto import KeyRing, OpenedPackage, Spool, Trust, load_certificate, open_enveloped, open_package
 from crypto.signed import SHA1_WARNING
@@ -81,3 +83,24 @@ def test_openssl_opens_ours_and_agrees_about_the_others() -> None:
     done = subprocess.run([HERE / "verify_vectors.sh"], capture_output=True, text=True, check=False)
 
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("name", ["ours-der.p7m", "ours-ber.p7m", "bouncycastle-array.p7m", "bouncycastle-stream.p7m"])
+def test_the_pkcs7_helper_of_cryptography_cannot_open_what_the_contract_writes(name: str) -> None:
+    """The day this fails, most of ``crypto/cms.py`` has a well-kept library to give way to."""
+    key = load_pem_private_key((HERE / "recipient-key.pem").read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+
+    with pytest.raises((ValueError, UnsupportedAlgorithm)):
+        pkcs7.pkcs7_decrypt_der((HERE / name).read_bytes(), RECIPIENT, key, [])
+
+
+@pytest.mark.parametrize("name", ["ours-der.p7m", "ours-ber.p7m"])
+def test_ours_has_what_the_net_decryption_service_insists_on(name: str) -> None:
+    """It takes the first recipient, whichever, and nothing but AES-256-CBC (``DecryptStreamConverter.cs``)."""
+    envelope = cms.ContentInfo.load((HERE / name).read_bytes())["content"]
+    (recipient,) = envelope["recipient_infos"]
+
+    assert envelope["encrypted_content_info"]["content_encryption_algorithm"]["algorithm"].native == "aes256_cbc"
+    assert recipient.name == "ktri"
+    assert recipient.chosen["rid"].chosen["serial_number"].native == RECIPIENT.serial_number
