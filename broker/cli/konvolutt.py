@@ -34,13 +34,13 @@ from broker.cli.konvolutt_options import (
     DigisosIdOption,
     FilesArgument,
     FolderOption,
-    ForeignOption,
     InArgument,
     KeysOption,
     KommuneOption,
     MeldingIdOption,
     OutOption,
     OverwriteOption,
+    OwnOption,
     PasswordOption,
     RecipientOption,
     RootsOption,
@@ -163,7 +163,7 @@ def open_command(
     ut: BareOutOption = None,
     passord_fil: PasswordOption = None,
     tillat_sha1_fra: Sha1Option = None,
-    tillat_uten_forsendelse: ForeignOption = False,
+    krev_forsendelse: OwnOption = False,
     bare: BareOption = False,
     overskriv: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -174,12 +174,15 @@ def open_command(
     Avslutter med 0 når filene er skrevet, 1 når pakken eller nøkkelen ble avvist, 2 ved feil bruk.
     """
     needs(nokkel, "--nokkel", "for å åpne")
-    look = shlex.join(["formidler", "konvolutt", "inspect", str(file), "--nokkel", *map(str, (nokkel or [])[:1])])
+    roots = [part for path in rot or [] for part in ("--rot", str(path))]
+    look = shlex.join(
+        ["formidler", "konvolutt", "inspect", str(file), "--nokkel", *map(str, (nokkel or [])[:1]), *roots]
+    )
     only_package = {
         "--mappe": mappe,
         "--rot": rot,
         "--tillat-sha1-fra": tillat_sha1_fra,
-        "--tillat-uten-forsendelse": tillat_uten_forsendelse,
+        "--krev-forsendelse": krev_forsendelse,
     }
     _check_open(only_package, {"--ut": ut, "--overskriv": overskriv}, bare=bare)
     excludes(as_json and ut == STANDARD, "--json", "kan ikke skrives til stdout sammen med --ut -")
@@ -193,7 +196,7 @@ def open_command(
                 rings=keys,
                 trust=trust(rot or [], tillat_sha1_fra or []),
                 now=system_clock(),
-                require_forsendelse=not tillat_uten_forsendelse,
+                require_forsendelse=krev_forsendelse,
             )
         else:
             document = open_bare(file, ut or STANDARD, rings=keys, overwrite=overskriv)

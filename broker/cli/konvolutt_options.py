@@ -40,9 +40,9 @@ KommuneOption = Annotated[
     str | None, typer.Option("--kommune", metavar="NNNN", help=f"{_FORSENDELSE}: kommunenummeret.")
 ]
 TypeOption = Annotated[str | None, typer.Option("--type", metavar="TYPE", help=f"{_FORSENDELSE}, for eksempel SOKNAD.")]
-ForeignOption = Annotated[
+OwnOption = Annotated[
     bool,
-    typer.Option("--tillat-uten-forsendelse", help="Godta pakker uten forsendelse.json, som fra KS' klienter."),
+    typer.Option("--krev-forsendelse", help="Avvis pakker uten forsendelse.json, slik konnektorene våre gjør."),
 ]
 PasswordOption = Annotated[
     Path | None,

@@ -72,7 +72,7 @@ class Desk:
     def open(self, *arguments: object, key: str = "kommune.key", root: str = "ca.pem") -> Result:
         return self.run(
             *("open", "--nokkel", self / key, "--rot", self / root, "--mappe", self / "ut"),
-            *(arguments or ["--tillat-uten-forsendelse"]),
+            *arguments,
             self / "pakke.cms",
         )
 

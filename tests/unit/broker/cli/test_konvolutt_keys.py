@@ -93,23 +93,23 @@ def test_trusts_a_pinned_certificate_as_root(desk: Desk) -> None:
 
 def test_several_roots_are_alternatives(desk: Desk) -> None:
     desk.seal()
-    assert desk.open("--tillat-uten-forsendelse", "--rot", desk / "ca.pem", root="fremmed.pem").exit_code == 0
+    assert desk.open("--rot", desk / "ca.pem", root="fremmed.pem").exit_code == 0
 
 
 def test_tries_several_keys(desk: Desk) -> None:
     desk.seal()
-    result = desk.open("--tillat-uten-forsendelse", "--nokkel", desk / "kommune.key", key="bergen.key")
+    result = desk.open("--nokkel", desk / "kommune.key", key="bergen.key")
     assert result.exit_code == 0
 
 
 def test_matches_a_key_to_its_recipient_when_its_certificate_is_given(desk: Desk) -> None:
     desk.seal()
-    result = desk.open("--tillat-uten-forsendelse", "--sertifikat", desk / "kommune.pem")
+    result = desk.open("--sertifikat", desk / "kommune.pem")
     assert result.exit_code == 0
 
 
 def test_a_certificate_of_another_key_is_a_mistake(desk: Desk) -> None:
     desk.seal()
-    result = desk.open("--tillat-uten-forsendelse", "--sertifikat", desk / "bergen.pem")
+    result = desk.open("--sertifikat", desk / "bergen.pem")
     assert result.exit_code == 1
     assert "ingen av nøklene hører til sertifikatet" in desk.said(result)

@@ -32,7 +32,7 @@ def test_gives_the_same_bytes_back_to_their_owner_alone(desk: Desk) -> None:
 
 def test_answers_in_json_that_agree_with_each_other(desk: Desk) -> None:
     sealed = json.loads(desk.seal("--json").stdout)
-    opened = json.loads(desk.open("--tillat-uten-forsendelse", "--json").stdout)
+    opened = json.loads(desk.open("--json").stdout)
     assert sealed["ok"]
     assert opened["ok"]
     assert opened["filer"] == sealed["filer"]
@@ -52,9 +52,16 @@ def test_signs_a_forsendelse_when_it_is_told_what_the_package_is(desk: Desk) -> 
     assert json.loads((desk / "ut/forsendelse.json").read_bytes()) == forsendelse
 
 
-def test_refuses_a_package_without_forsendelse_unless_told_otherwise(desk: Desk) -> None:
+def test_what_seal_made_opens_as_it_is_and_the_lack_of_a_forsendelse_is_told(desk: Desk) -> None:
+    assert desk.seal().exit_code == 0
+    opened = desk.open()
+    assert opened.exit_code == 0
+    assert "forsendelse.json" in opened.output
+
+
+def test_refuses_a_package_without_forsendelse_where_one_is_demanded(desk: Desk) -> None:
     desk.seal()
-    refused = desk.open("--json")
+    refused = desk.open("--krev-forsendelse", "--json")
     assert refused.exit_code == 1
     assert json.loads(refused.stdout)["kode"] == "krypto.apning"
     assert not (desk / "ut").exists()
