@@ -43,6 +43,10 @@ def show_opened(document: dict[str, Any], *, as_json: bool) -> None:
     console.print(
         f"  signert av {plain(sender['subjekt'])} ({sender['organisasjonsnummer'] or 'uten orgnr'})", soft_wrap=True
     )
+    if document["forsendelse"] is None:
+        console.print(
+            "  merk: pakken har ingen forsendelse.json, så ingenting i den sier hvor den hører til", soft_wrap=True
+        )
     _show_forsendelse(document["forsendelse"])
     _show_files(document["filer"])
 
