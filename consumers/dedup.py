@@ -5,8 +5,8 @@ It makes a repeat answerable with the *original* kvittering, byte for byte, and 
 Rules:
 
 1. A kvittering is here, on disk, before it is published.
-2. One chain for each søknad, in the order of ``nr``; two writers cannot make a fork, since reading the head and adding to it is
-   one transaction.
+2. One chain for each søknad, in the order of ``nr``; two writers cannot make a fork, nor answer a melding twice, since reading
+   what there is and adding to it is one transaction.
 3. What is lost with the disk is rebuilt from the kvittering topic (``consumers.rebuild``) before anything is delivered.
 4. A dead letter's kvittering has grad INGEN, a fagsystem's rejection has not: this is how a rebuild tells them apart.
 5. A trace of every melding_id is in memory, about 60 bytes each: no trace means new, and a trace means ask the disk.
@@ -75,6 +75,7 @@ MIGRATIONS: Final = (
 _COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
 _INSERT: Final = f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _TAKE_OVER: Final = f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)"  # noqa: S608 - constants
+_OF_MELDING: Final = f"SELECT {_COLUMNS} FROM kvittering WHERE melding_id = ? ORDER BY nr"  # noqa: S608 - a constant
 _MARK: Final = "UPDATE kvittering SET published = 1 WHERE kvittering_id = ?"
 _REVIVE: Final = "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?"
 _UNDELIVERED: Final = """
@@ -144,6 +145,9 @@ class Issued:
 Sign = Callable[[int, Sha256 | None], tuple[KvitteringClaims, str]]
 """Makes a kvittering from its number in the chain and the digest of the former one."""
 
+Unless = tuple[MeldingId, Callable[[Issued], bool]]
+"""A melding, and what tells that it needs no further kvittering."""
+
 
 class DedupStore:
     """The local store. Use as an asynchronous context manager, or call ``open`` and ``close``.
@@ -182,8 +186,7 @@ class DedupStore:
         """
         if _trace(melding_id) not in self._known:
             return ()
-        query = f"SELECT {_COLUMNS} FROM kvittering WHERE melding_id = ? ORDER BY nr"  # noqa: S608 - a constant
-        return await self._database.read(lambda db: _issued(db.execute(query, (melding_id,))))
+        return await self._database.read(lambda db: _issued(db.execute(_OF_MELDING, (melding_id,))))
 
     async def of_unreadable(self, digisos_id: DigisosId, sha256: Sha256) -> tuple[Issued, ...]:
         """Return the kvitteringer of a record that could not be read, oldest first."""
@@ -202,21 +205,31 @@ class DedupStore:
         return await self._database.read(lambda db: _issued(db.execute(query, (kommunenummer,))))
 
     async def issue(
-        self, kommunenummer: Kommunenummer, digisos_id: DigisosId, sign: Sign, *, dead_key: str | None = None
+        self,
+        kommunenummer: Kommunenummer,
+        digisos_id: DigisosId,
+        sign: Sign,
+        *,
+        dead_key: str | None = None,
+        unless: Unless | None = None,
     ) -> Issued:
-        """Add a kvittering to the søknad's chain; durable when this returns.
+        """Add a kvittering to the søknad's chain, unless there is one already; durable when this returns.
 
         Args:
             kommunenummer: The kommune.
             digisos_id: The søknad.
-            sign: Called once, in the store's own thread, with the chain's next number and its head's digest.
+            sign: Called once, in the store's own thread, with the chain's next number and its head's digest; not at all when
+                there is one already.
             dead_key: A key that dies with this kvittering, in the same transaction.
+            unless: A melding, and which of its kvitteringer to return instead of adding one; judged in the same transaction.
 
         Raises:
             StoreError: Nothing was issued.
         """
 
         def add(db: sqlite3.Connection) -> Issued:
+            if unless is not None and (there := _there(db, *unless)) is not None:
+                return there
             head = db.execute(
                 "SELECT nr, jws FROM kvittering WHERE kommunenummer = ? AND digisos_id = ? ORDER BY nr DESC LIMIT 1",
                 (kommunenummer, digisos_id),
@@ -320,6 +333,10 @@ class StoredState:
 def _trace(melding_id: str) -> int:
     """Return 60 of a melding's 122 random bits: enough to tell that it is new, small enough to keep for all."""
     return int(melding_id[-12:] + melding_id[:3], 16)
+
+
+def _there(db: sqlite3.Connection, melding_id: MeldingId, is_enough: Callable[[Issued], bool]) -> Issued | None:
+    return next((each for each in _issued(db.execute(_OF_MELDING, (melding_id,))) if is_enough(each)), None)
 
 
 def _judge_key(db: sqlite3.Connection, kommunenummer: str, digisos_id: str) -> bool:

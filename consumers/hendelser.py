@@ -198,7 +198,8 @@ class HendelseHandler:
         final = next((one for one in known if one.is_final), None)
         digisos_id = known[0].digisos_id
         if final is None:
-            await self._kvitteringer.issue(Answer(digisos_id, melding_id, known[0].sha256, status, grad, kode))
+            answer = Answer(digisos_id, melding_id, known[0].sha256, status, grad, kode)
+            await self._kvitteringer.issue(answer, unless=lambda each: each.is_final)
         elif final.status != status:
             self._log.warning("answer_contradicted", melding_id=melding_id, digisos_id=digisos_id, status=final.status)
         await self._kvitteringer.publish(digisos_id)

@@ -24,6 +24,8 @@ from schemas.kvittering import KvitteringClaims
 from schemas.names import Uuid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -105,8 +107,15 @@ class Kvitteringer:
             if issued.kvittering_id not in self._unmarked:
                 self._chain(issued.digisos_id).add(issued, claims_of(issued.jws))
 
-    async def issue(self, answer: Answer, *, dead_key: str | None = None) -> Issued:
-        """Sign and store a kvittering; ``publish`` it next.
+    async def issue(
+        self, answer: Answer, *, dead_key: str | None = None, unless: Callable[[Issued], bool] | None = None
+    ) -> Issued:
+        """Sign and store a kvittering, unless the melding has one already that is enough; ``publish`` it next.
+
+        Args:
+            answer: What it shall say.
+            dead_key: A key that dies with it.
+            unless: Which of the melding's kvitteringer is enough.
 
         Raises:
             StoreError: Nothing was issued.
@@ -131,8 +140,10 @@ class Kvitteringer:
             signed.append(claims)
             return claims, sign_jws(claims.to_json(), self._issuer.key, self._issuer.certificate)
 
-        issued = await self._store.issue(self._kommunenummer, answer.digisos_id, sign, dead_key=dead_key)
-        self._chain(answer.digisos_id).add(issued, signed[0])
+        enough = (answer.melding_id, unless) if answer.melding_id is not None and unless is not None else None
+        issued = await self._store.issue(self._kommunenummer, answer.digisos_id, sign, dead_key=dead_key, unless=enough)
+        if signed:
+            self._chain(answer.digisos_id).add(issued, signed[0])
         return issued
 
     async def publish(

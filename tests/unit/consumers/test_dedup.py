@@ -159,3 +159,16 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_what_a_kvittering_says_about_its_melding(status: str, grad: str, dead: bool, final: bool) -> None:  # noqa: FBT001 - a table
     issued = Issued("k", NUMBER, "d", 1, None, DIGEST, status, grad, "jws")
     assert (issued.is_dead_letter, issued.is_final) == (dead, final)
+
+
+async def test_a_chain_is_not_added_to_when_there_is_such_an_answer_already(
+    kvitteringer: Kvitteringer, store: DedupStore
+) -> None:
+    case, melding_id = DigisosId.new(), MeldingId.new()
+
+    async def once() -> Issued:
+        return await kvitteringer.issue(answer(case, melding_id=melding_id), unless=lambda each: each.is_final)
+
+    issued = await asyncio.gather(*(once() for _ in range(5)))
+    assert set(issued) == {issued[0]}
+    assert await store.of_melding(melding_id) == (issued[0],)
