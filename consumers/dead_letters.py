@@ -6,6 +6,7 @@ be one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
@@ -19,8 +20,9 @@ from schemas.errors import (
     InvalidDocumentError,
     MismatchError,
     TransportError,
+    UnexpectedRecordError,
 )
-from schemas.names import Uuid
+from schemas.names import Sha256, Uuid
 from schemas.records import DeadLetterRecord, Forsok
 
 if TYPE_CHECKING:
@@ -38,10 +40,16 @@ TRINN_APNING: Final = "APNING"
 TRINN_KONTROLL: Final = "KONTROLL"
 TRINN_OVERLEVERING: Final = "OVERLEVERING"
 
+VERDI_HEADER: Final = "fiks_verdi"
+"""On a stripped dead letter: ``sha256:<hex>;<n> bytes`` of the value that did not fit."""
+MAX_KEY_BYTES: Final = 1024
+"""A longer key is no søknad's; a stripped dead letter has its digest instead."""
+
 _NAMESPACE: Final = UUID("6f1d6c1e-6a8b-4b53-9d3c-6a3b0f6f5b5e")
 
 _TRINN: Final = (
     (BehindDeadLetterError, TRINN_KO),
+    (UnexpectedRecordError, TRINN_KONTROLL),
     (TransportError, TRINN_HENTING),
     (FagsystemFailureError, TRINN_OVERLEVERING),
     (InvalidDocumentError, TRINN_KONTROLL),
@@ -87,6 +95,17 @@ def dead_letter(
         gjenkjoringer=redrives,
         opprinnelig=original(incoming),
     )
+
+
+def stripped(incoming: Incoming) -> Incoming:
+    """Return the record without all that can be large: its value, its headers, and a key that no søknad has."""
+    described = _described(incoming.value)
+    key = incoming.key if len(incoming.key) <= MAX_KEY_BYTES else _described(incoming.key)
+    return replace(incoming, key=key, value=b"", headers=((VERDI_HEADER, described),))
+
+
+def _described(data: bytes) -> bytes:
+    return f"sha256:{Sha256.of(data)};{len(data)} bytes".encode()
 
 
 def trinn(error: MeldingsformidlerError) -> str:

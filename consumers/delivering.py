@@ -9,15 +9,21 @@ Rules:
 3. A dead letter is durable on its topic before its negative kvittering is issued.
 4. A dead letter blocks its key, unless the melding had been delivered before: then nothing is missing that others must wait for.
 5. A redriven record is tried again although a dead letter has answered for it.
+6. One melding is worked on by one at a time, also across sessions: a slow delivery may outlive its partition's assignment, and
+   whoever reads the record again waits for it and finds it answered.
+7. Whatever a record makes fail becomes an error of ours: a dead letter, with the place in the log, and never a dead process.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+import re
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from broker.delivery_messages import DeadLettered, Handled
+from broker.log import get_logger
 from broker.record import (
     GJENKJORINGER_HEADER,
     TRACEPARENT,
@@ -28,18 +34,20 @@ from broker.record import (
     soknad_of,
 )
 from broker.routing import dead_letter_topic
+from broker.runtime import place_of
+from consumers import metrics
 from consumers.connector import Avvist, Levert, Mottatt
-from consumers.dead_letters import dead_letter
+from consumers.dead_letters import dead_letter, stripped
 from consumers.kvitteringer import Answer
 from consumers.opening import check_record
 from schemas.codec import decode, encode
-from schemas.errors import ContractError, MeldingsformidlerError
+from schemas.errors import ContractError, MeldingsformidlerError, RecordTooLargeError, UnexpectedRecordError
 from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, LEVERT, MOTTATT
 from schemas.names import Sha256
 from schemas.records import SoknadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from broker.clock import Clock
     from broker.delivery_messages import DeadLetter, Deliver, PublishKvittering
@@ -52,6 +60,10 @@ if TYPE_CHECKING:
     from schemas.names import DigisosId, Kommunenummer, MeldingId
 
 MAX_KEY_CHARS: Final = 200
+MAX_REDRIVES: Final = 1000
+"""A header that says more was not written by an operator's tool."""
+
+_REDRIVES = re.compile(rb"[0-9]{1,4}")
 
 
 @dataclass
@@ -85,9 +97,9 @@ class Job:
             check_record(record, incoming.key, kommunenummer)
         except ContractError as found:
             error = found
-        redrives = 0
-        with suppress(ValueError):
-            redrives = int(header(incoming.headers, GJENKJORINGER_HEADER) or b"0")
+        except Exception as found:  # noqa: BLE001 - a record must never stop the others (rule 7)
+            error = unexpected(found, incoming)
+        redrives = _redrives(header(incoming.headers, GJENKJORINGER_HEADER))
         return cls(incoming, record, error, redrives, next_traceparent(header(incoming.headers, TRACEPARENT)))
 
     @property
@@ -109,6 +121,26 @@ class Job:
     def sha256(self) -> Sha256:
         """What was received: the package's digest as the record states it, or the value's when it cannot be read."""
         return self.record.sha256 if self.record else Sha256.of(self.incoming.value)
+
+
+def unexpected(error: Exception, incoming: Incoming) -> UnexpectedRecordError:
+    """Tell loudly what a record made fail, by class and place alone, and return what it becomes (rule 7)."""
+    get_logger().critical(
+        "record_failed_unexpectedly",
+        topic=incoming.topic,
+        partition=incoming.partition,
+        offset=incoming.offset,
+        feiltype=type(error).__name__,
+        sted=place_of(error),
+    )
+    return UnexpectedRecordError(f"uventet feil under behandling av meldingen ({type(error).__name__})")
+
+
+def _redrives(text: bytes | None) -> int:
+    if text is None or not _REDRIVES.fullmatch(text):
+        return 0
+    count = int(text)
+    return count if count <= MAX_REDRIVES else 0
 
 
 class Deliverer:
@@ -145,6 +177,7 @@ class Deliverer:
         self._kvitteringer = kvitteringer
         self._publisher = publisher
         self._clock = clock
+        self._at_work: dict[MeldingId, _Turn] = {}
         self.on_answer: Callable[[MeldingId], None] = lambda _: None
         """Called when a melding has got its first answer."""
 
@@ -157,14 +190,19 @@ class Deliverer:
         record = job.record
         if record is None:
             raise RuntimeError("a record that cannot be read was to be delivered")
+        async with self._alone(record.melding_id):
+            return await self._deliver(job, record, command)
+
+    async def _deliver(self, job: Job, record: SoknadRecord, command: Deliver) -> Handled:
         known = await self._store.of_melding(record.melding_id)
         if any(one.sha256 == record.sha256 and not _tried_again(one, job) for one in known):
             return self._repeat(job, command, known)
         with await self._opener.open(record, self._clock()) as opened:
+            self._warn(record, opened.warnings)
             if any(not one.is_dead_letter for one in known):
                 return self._repeat(job, command, known)
             svar = await self._connector.deliver(opened.leveranse())
-        await self._kvitteringer.issue(_answer(svar, record))
+        await self._kvitteringer.issue(_answer(svar, record), unless=lambda each: not each.is_dead_letter)
         job.resultat = type(svar).__name__.upper()
         self.on_answer(record.melding_id)
         revives = bool(job.redrives) and not await self._store.judge_key(self._kommunenummer, record.digisos_id)
@@ -187,10 +225,14 @@ class Deliverer:
             TransportError: The dead letter is not known to be published.
             StoreError: The kvittering is not stored.
         """
+        async with self._alone(job.melding_id):
+            return await self._bury(job, command)
+
+    async def _bury(self, job: Job, command: DeadLetter) -> DeadLettered | Handled:
         known = await self._known(job)
         if any(one.sha256 == job.sha256 and not _tried_again(one, job) for one in known):
             return self._repeat(job, command, known)
-        await self._publisher.publish(self._dead_letter(job, command))
+        await self._publish_dead_letter(job, command)
         job.resultat = "DOD"
         blocks = all(one.is_dead_letter for one in known)
         digisos_id = job.digisos_id
@@ -214,10 +256,23 @@ class Deliverer:
         job.resultat = "GJENTATT"
         return Handled(command.ticket, repeated=True)
 
-    def _dead_letter(self, job: Job, command: DeadLetter) -> Outgoing:
-        headers = dead_letter_headers(job.incoming, error=command.error, group=self._group, attempts=command.attempts)
+    async def _publish_dead_letter(self, job: Job, command: DeadLetter) -> None:
+        """Publish the record as a dead letter; without its value if that does not fit, or cannot be written."""
+        try:
+            await self._publisher.publish(self._dead_letter(job, job.incoming, command))
+        except RecordTooLargeError as error:
+            get_logger().error("dead_letter_stripped", storrelse=len(job.incoming.value), exc_info=error)
+        except MeldingsformidlerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a record must never stop the others (rule 7)
+            unexpected(error, job.incoming)
+        else:
+            return
+        await self._publisher.publish(self._dead_letter(job, stripped(job.incoming), command))
+
+    def _dead_letter(self, job: Job, incoming: Incoming, command: DeadLetter) -> Outgoing:
         letter = dead_letter(
-            job.incoming,
+            incoming,
             record=job.record,
             digisos_id=job.digisos_id,
             kommunenummer=self._kommunenummer,
@@ -226,7 +281,44 @@ class Deliverer:
             redrives=job.redrives,
             now=self._clock(),
         )
-        return Outgoing(dead_letter_topic(self._kommunenummer), job.incoming.key, encode(letter), headers)
+        headers = dead_letter_headers(incoming, error=command.error, group=self._group, attempts=command.attempts)
+        return Outgoing(dead_letter_topic(self._kommunenummer), incoming.key, encode(letter), headers)
+
+    def _warn(self, record: SoknadRecord, warnings: tuple[str, ...]) -> None:
+        for warning in warnings:
+            metrics.PACKAGE_WARNINGS.labels(avvik=warning).inc()
+            get_logger().warning(
+                "package_let_through",
+                avvik=warning,
+                avsender=record.avsender,
+                kommunenummer=self._kommunenummer,
+                digisos_id=record.digisos_id,
+                melding_id=record.melding_id,
+            )
+
+    @asynccontextmanager
+    async def _alone(self, melding_id: MeldingId | None) -> AsyncIterator[None]:
+        """Let one at a time work on a melding (rule 6)."""
+        if melding_id is None:
+            yield
+            return
+        turn = self._at_work.setdefault(melding_id, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._at_work[melding_id]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Whose turn it is to work on one melding, and how many wait for it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
 
 
 def _tried_again(issued: Issued, job: Job) -> bool:

@@ -15,6 +15,9 @@ DELIVERIES: Final = Counter(
     "fiks_deliveries_total", "Attempts to deliver a søknad, by what came of them.", ["resultat"]
 )
 DELIVERY_SECONDS: Final = Histogram("fiks_delivery_duration_seconds", "From read to answered, one attempt.")
+PACKAGE_WARNINGS: Final = Counter(
+    "fiks_package_warnings_total", "Packages that only a setting let through, by what is wrong with them.", ["avvik"]
+)
 EVENTS: Final = Counter("fiks_connector_events_total", "Later answers and case updates.", ["type", "resultat"])
 OPEN_RECORDS: Final = Gauge("fiks_delivery_open_records", "Records read and not done.", ["kommunenummer"])
 FAGSYSTEM_UP: Final = Gauge("fiks_fagsystem_up", "1 when the kommune's fagsystem answers.", ["kommunenummer"])

@@ -5,8 +5,8 @@ Every event and every command passes through ``_feed``; everything that happens 
 Rules:
 
 1. Partitions that are assigned stay paused until the local store knows what is on the kvittering topic (``consumers.rebuild``).
-2. Commands are carried out in tasks; results come back as events. An error that is not ours ends the session, loudly, with the
-   offset uncommitted.
+2. Commands are carried out in tasks; results come back as events. An error that is not ours is logged, loudly, with its place,
+   and counts against its record alone; the others flow.
 3. Commits are coalesced: the newest offset of each partition, one request at a time.
 4. Before partitions go, nothing new starts, and what is under way gets some seconds to end.
 """
@@ -40,7 +40,7 @@ from broker.ports import Subscriber
 from broker.record import TopicPartition
 from broker.retry import ALWAYS, Random, delay
 from consumers import metrics
-from consumers.delivering import Job
+from consumers.delivering import Job, unexpected
 from schemas.errors import MeldingsformidlerError, PartitionLostError, TransportError
 
 if TYPE_CHECKING:
@@ -257,6 +257,8 @@ class DeliverySession:
                 event = await self._work(job, command)
             except MeldingsformidlerError as error:
                 event = Failed(command.ticket, error)
+            except Exception as error:  # noqa: BLE001 - a record must never stop the others (rule 2)
+                event = Failed(command.ticket, unexpected(error, job.incoming))
             self._tell(job, command, event, asyncio.get_running_loop().time() - began)
             self._feed(event)
         finally:

@@ -1,25 +1,37 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from broker.delivery_messages import DeadLetter, DeadLettered, Deliver, Handled, PublishKvittering, Ticket
-from broker.record import GJENKJORINGER_HEADER, Attempt
+from broker.record import GJENKJORINGER_HEADER, Attempt, header
 from broker.routing import dead_letter_topic, kvittering_topic
 from consumers.connectors.memory import MemoryConnector
+from consumers.dead_letters import VERDI_HEADER, dead_letter
 from consumers.dedup import DedupStore
 from consumers.delivering import Deliverer, Job
 from consumers.kvitteringer import Kvitteringer
-from consumers.opening import Opener
+from consumers.opening import OpenedSoknad, Opener
 from schemas.codec import decode
-from schemas.errors import BrokerUnavailableError, FagsystemUnavailableError, MismatchError, UnsealError
-from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
+from schemas.errors import (
+    BrokerUnavailableError,
+    FagsystemUnavailableError,
+    MismatchError,
+    RecordTooLargeError,
+    UnexpectedRecordError,
+    UnsealError,
+)
+from schemas.names import DigisosId, Kommunenummer, MeldingId, Organisasjonsnummer, Sha256
 from schemas.records import DeadLetterRecord
 
 NUMBER = Kommunenummer("4601")
 TICKET = Ticket(0, 0, 1)
+ORGNR = Organisasjonsnummer("889640782")
 
 
 @pytest.fixture
@@ -221,3 +233,111 @@ def test_a_job_knows_whom_to_answer_for(incoming: Any, make_record: Any) -> None
     unreadable = Job.of(incoming(b"junk", key=b"?"), NUMBER)
     assert unreadable.digisos_id is None
     assert unreadable.sha256 == Sha256.of(b"junk")
+
+
+@pytest.mark.parametrize("value", [b"99999999999999999999", b"1001", b"-1", b"1_0", b"+1"])
+def test_rounds_beyond_all_reason_are_none(incoming: Any, make_record: Any, value: bytes) -> None:
+    assert Job.of(incoming(make_record(), headers=((GJENKJORINGER_HEADER, value),)), NUMBER).redrives == 0
+
+
+def test_a_record_that_makes_reading_fail_is_set_aside_with_a_code(
+    incoming: Any, make_record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deep(*_: Any) -> Any:
+        raise RecursionError("with 12345678901 in it")
+
+    monkeypatch.setattr("consumers.delivering.decode", deep)
+    with capture_logs() as lines:
+        job = Job.of(incoming(make_record()), NUMBER)
+    assert isinstance(job.error, UnexpectedRecordError)
+    (line,) = lines
+    assert (line["log_level"], line["feiltype"]) == ("critical", "RecursionError")
+    assert "12345678901" not in str(lines)
+
+
+async def test_a_dead_letter_that_is_too_large_is_written_without_its_value(
+    deliverer: Deliverer, job: Any, publisher: Any
+) -> None:
+    one = job()
+    publisher.failures = [RecordTooLargeError("for stor")]
+    assert await deliverer.dead_letter(one, dead()) == DeadLettered(TICKET, answerable=True)
+    (outgoing,) = publisher.on(dead_letter_topic(NUMBER))
+    letter = decode(DeadLetterRecord, outgoing.value)
+    value = one.incoming.value
+    assert not letter.opprinnelig.verdi
+    assert (letter.opprinnelig.partisjon, letter.opprinnelig.offset) == (0, 0)
+    stated = f"sha256:{Sha256.of(value)};{len(value)} bytes".encode()
+    assert header(outgoing.headers, VERDI_HEADER) == stated
+    assert outgoing.key == one.incoming.key
+
+
+async def test_a_dead_letter_with_an_enormous_key_fits_too(deliverer: Deliverer, job: Any, publisher: Any) -> None:
+    one = job(b"junk", key=b"k" * 900_000)
+    publisher.failures = [RecordTooLargeError("for stor")]
+    await deliverer.dead_letter(one, dead())
+    (outgoing,) = publisher.on(dead_letter_topic(NUMBER))
+    assert len(outgoing.key) + len(outgoing.value) < 10_000
+
+
+async def test_a_dead_letter_that_cannot_be_made_is_made_of_what_is_ours(
+    deliverer: Deliverer, job: Any, publisher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = dead_letter
+
+    def picky(incoming: Any, **more: Any) -> Any:
+        if incoming.value:
+            raise OverflowError
+        return real(incoming, **more)
+
+    monkeypatch.setattr("consumers.delivering.dead_letter", picky)
+    await deliverer.dead_letter(job(), dead())
+    assert len(publisher.on(dead_letter_topic(NUMBER))) == 1
+
+
+async def test_a_melding_that_comes_twice_at_once_is_delivered_once(
+    *,
+    deliverer: Deliverer,
+    job: Any,
+    make_record: Any,
+    fagsystem: MemoryConnector,
+    store: DedupStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+    deliver = fagsystem.deliver
+
+    async def slow(leveranse: Any) -> Any:
+        entered.set()
+        await leave.wait()
+        return await deliver(leveranse)
+
+    monkeypatch.setattr(fagsystem, "deliver", slow)
+    record = make_record()
+    first = asyncio.create_task(deliverer.deliver(job(record), Deliver(TICKET)))
+    await entered.wait()
+    second = asyncio.create_task(deliverer.deliver(job(record), Deliver(Ticket(0, 0, 2))))
+    third = asyncio.create_task(deliverer.dead_letter(job(record), dead()))
+    await asyncio.sleep(0)
+    leave.set()
+    assert await first == Handled(TICKET)
+    assert await second == Handled(Ticket(0, 0, 2), repeated=True)
+    assert await third == Handled(TICKET, repeated=True)
+    assert fagsystem.deliveries == 1
+    assert len(await store.of_melding(record.melding_id)) == 1
+
+
+async def test_what_a_setting_let_through_is_logged_and_counted(
+    deliverer: Deliverer, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenedSoknad, "warnings", property(lambda _: ("sha1-signatur",)))
+    before = warned("sha1-signatur")
+    one = job()
+    with capture_logs() as lines:
+        await deliverer.deliver(one, Deliver(TICKET))
+    (line,) = [each for each in lines if each["event"] == "package_let_through"]
+    assert (line["avvik"], line["avsender"], line["melding_id"]) == ("sha1-signatur", ORGNR, one.melding_id)
+    assert warned("sha1-signatur") == before + 1
+
+
+def warned(what: str) -> float:
+    return REGISTRY.get_sample_value("fiks_package_warnings_total", {"avvik": what}) or 0.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -280,20 +281,31 @@ async def test_a_failure_is_logged_with_its_code_and_when_it_is_tried_again(
     assert (failed["kode"], failed["resultat"]) == ("fagsystem.feil", "FEILET")
 
 
-async def test_an_error_that_is_not_ours_ends_the_session_with_the_offset_uncommitted(
-    world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, monkeypatch: pytest.MonkeyPatch
+async def test_an_error_that_is_not_ours_sets_the_record_aside_and_the_next_one_flows(
+    world: World, make_record: Any, incoming: Any, publisher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def mistaken(_: Any) -> Any:
-        raise RuntimeError("a mistake of ours")
+    monkeypatch.setattr("broker.delivery.delay", lambda *_: timedelta())
+    poisoned, sound = make_record(), make_record()
+    deliver = world.session._deliverer.deliver
 
-    monkeypatch.setattr(fagsystem, "deliver", mistaken)
-    world.start()
-    world.subscriber.batches.put_nowait([incoming(make_record())])
-    assert world.task is not None
-    with pytest.raises(ExceptionGroup) as raised:
-        await world.task
-    assert raised.group_contains(RuntimeError)
-    assert world.subscriber.committed == {}
+    async def mistaken(job: Any, command: Any) -> Any:
+        if job.melding_id == poisoned.melding_id:
+            raise RecursionError("12345678901")
+        return await deliver(job, command)
+
+    monkeypatch.setattr(world.session._deliverer, "deliver", mistaken)
+    with capture_logs() as lines:
+        world.start()
+        world.subscriber.batches.put_nowait([incoming(poisoned), incoming(sound, offset=1)])
+        await until(lambda: world.subscriber.committed == {ZERO: 2})
+    assert [one.kode for one in publisher.claims(kvittering_topic(NUMBER)) if one.status == "AVVIST"] == [
+        "kontrakt.uventet"
+    ]
+    assert len(publisher.on(dead_letter_topic(NUMBER))) == 1
+    loud = [line for line in lines if line["log_level"] == "critical"]
+    assert {(line["event"], line["feiltype"]) for line in loud} == {("record_failed_unexpectedly", "RecursionError")}
+    assert "test_session.py" in loud[0]["sted"]
+    assert "12345678901" not in str(lines)
 
 
 async def test_a_subscription_that_breaks_ends_the_session(world: World) -> None:
