@@ -4,7 +4,8 @@ Rules:
 
 1. Nothing is committed but by ``commit``; a group without a commit starts at the beginning; only committed transactions are
    seen.
-2. aiokafka logs and drops what a rebalance listener raises. Ours is kept and raised from the iteration.
+2. A header's name is others' to choose, and stops nobody (``broker.kafka.lenient``).
+3. aiokafka logs and drops what a rebalance listener raises. Ours is kept and raised from the iteration.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as AioPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
+from broker.kafka import lenient
 from broker.kafka.errors import mapped
 from broker.kafka.login import check_login
 from broker.record import Incoming, TopicPartition
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 POLL_MS: Final = 1_000
 """How long one poll waits for records; an iteration polls until there are some."""
 MAX_RECORDS: Final = 500
+
+lenient.install()
 
 
 class KafkaSubscriber:
@@ -270,7 +274,7 @@ def read_from_start(settings: KafkaSettings, topics: Iterable[str]) -> KafkaTail
 
 
 class _ListenerRelay(ConsumerRebalanceListener):
-    """Stands between aiokafka and our listener (rule 2)."""
+    """Stands between aiokafka and our listener (rule 3)."""
 
     def __init__(self, listener: RebalanceListener | None) -> None:
         self._listener = listener

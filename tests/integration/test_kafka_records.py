@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka.producer import message_accumulator
+from aiokafka.record.util import calc_crc32c
 
 from broker.kafka.subscriber import KafkaTail
 from broker.record import Incoming, Outgoing, RecordPosition, TopicPartition
@@ -156,3 +159,35 @@ async def test_a_topic_that_was_made_anew_is_told_and_not_read_as_if_it_were_the
     await publisher.publish(Outgoing(topic, b"k", b"v"))
     with pytest.raises(ConfigurationError, match="laget på nytt"):
         await KafkaTail(kafka.admin_settings, [topic], offsets={partition: 3}).start()
+
+
+async def test_a_header_name_that_is_no_utf8_stops_no_reader_and_no_record(
+    kafka: KafkaHelp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kommunenummer = await kafka.new_kommune(partitions=1)
+    topic = soknad_topic(kommunenummer)
+    with monkeypatch.context() as patched:
+        spoil_names(patched)
+        publisher = await kafka.publisher()
+        outcomes = await publisher.publish_all(
+            [Outgoing(topic, b"k", b"%d" % n, (("NAVN" if n == 1 else "a", b"v"),)) for n in range(4)]
+        )
+    assert [one.offset for one in outcomes if isinstance(one, RecordPosition)] == [0, 1, 2, 3]
+    group = consumer_group(kafka.vendor, kommunenummer)
+    for reader in (await kafka.tail([topic]), await kafka.subscriber([topic], group=group)):
+        found = await kafka.take(reader, 4)
+        assert [(one.offset, one.value, one.headers) for one in found] == [
+            (n, b"%d" % n, (("??N?" if n == 1 else "a", b"v"),)) for n in range(4)
+        ]
+
+
+def spoil_names(patched: pytest.MonkeyPatch) -> None:
+    """Let aiokafka's producers write a name that is no UTF-8 for NAVN: no client offers to, and the broker does not look."""
+    build = message_accumulator.BatchBuilder._build
+
+    def build_spoiled(self: message_accumulator.BatchBuilder) -> bytes:
+        batch = bytearray(bytes(build(self)).replace(b"NAVN", b"\xff\xfeN\x80"))
+        struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
+        return bytes(batch)
+
+    patched.setattr(message_accumulator.BatchBuilder, "_build", build_spoiled)

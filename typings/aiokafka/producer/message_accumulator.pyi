@@ -1,0 +1,3 @@
+# What the tests reach into, to write what no client offers to write.
+class BatchBuilder:
+    def _build(self) -> bytes: ...
