@@ -28,6 +28,7 @@ from producers.app import create_app
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
 from producers.outbox import MIGRATIONS, Outbox
+from producers.places import Places
 from producers.relay import Relay
 from producers.settings import ProducersSettings
 from schemas.errors import TransportError
@@ -56,13 +57,14 @@ async def main(stop: asyncio.Event) -> None:
             limits=settings.limits(),
             clear_files=settings.allow_clear_files,
             clock=system_clock,
-            max_concurrent=settings.max_concurrent,
+            places=Places(settings.max_concurrent, settings.max_per_person),
         )
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
         relay = Relay(outbox, publisher, system_clock)
         health = Health()
         health.add_check("katalog", follower.problem)
         health.add_check("kafka", relay.problem)
+        health.add_check("plasser", producer.places.problem)
         app = create_app(
             producer=producer,
             tokens=tokens,

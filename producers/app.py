@@ -26,6 +26,7 @@ from producers import metrics
 from producers.library import LIGHT_BYTES
 from producers.multipart import MultipartReader
 from producers.package_routes import package_router
+from producers.places import BUSY
 from schemas.errors import RefusedError
 from schemas.names import Kommunenummer, NavEksternRefId
 
@@ -44,6 +45,10 @@ BATCH_BYTES: Final = 256 * 1024
 """So much of a body is gathered before a thread is asked to work on it."""
 IDLE_S: Final = 60.0
 """A client that sends nothing for so long has gone, as far as we are concerned."""
+TOTAL_S: Final = 300.0
+"""So long may a whole body take: 150 MiB at 4 Mbit/s. A place is not held for longer."""
+RETRY_AFTER_S: Final = {BUSY: 5}
+"""When to come back, by the reason of a refusal."""
 
 
 def create_app(
@@ -63,8 +68,10 @@ def create_app(
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
+        after = RETRY_AFTER_S.get(error.reason)
+        headers = None if after is None else {"Retry-After": str(after)}
         return error_response(
-            request, FiksError(error.status, error.message, error_code=f"{error.code}.{error.reason}")
+            request, FiksError(error.status, error.message, error_code=f"{error.code}.{error.reason}", headers=headers)
         )
 
     _ = refused
@@ -106,18 +113,21 @@ def intake_router(producer: Producer, tokens: TokenVerifier, certificate: x509.C
     return router
 
 
-async def batches(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def batches(
+    request: Request, max_bytes: int, *, idle_s: float = IDLE_S, total_s: float = TOTAL_S
+) -> AsyncIterator[bytes]:
     """Return the body in pieces that are worth a thread's while.
 
     Raises:
-        RefusedError: 413, more than ``max_bytes``; 400, the client broke off, or sends nothing any more.
+        RefusedError: 413, more than ``max_bytes``; 400, the client broke off, sends nothing any more, or takes too long.
     """
+    deadline = asyncio.get_running_loop().time() + total_s
     gathered: list[bytes] = []
     size = total = 0
     stream = request.stream()
     try:
         while True:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + idle_s, deadline)):
                 chunk = await anext(stream, None)
             if chunk is None:
                 break

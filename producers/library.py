@@ -27,6 +27,7 @@ from producers import metrics
 from producers.http_client import parts
 from producers.intake import Innsending, Sealing
 from producers.multipart import End, PartBegin, PartData, PartEnd
+from producers.places import MAX_CONCURRENT, MAX_PER_PERSON, Places
 from producers.reception import Reception, no_certificate
 from schemas.errors import (
     AlreadyAcceptedError,
@@ -93,7 +94,7 @@ class Producer:
         limits: How much a submission may hold.
         clear_files: Whether files may come in clear over HTTP.
         clock: What the time is.
-        max_concurrent: Most submissions under way; more wait, with their bytes still at the client.
+        places: How many submissions may be under way; more wait, with their bytes still at the client.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Producer:
         limits: IntakeLimits,
         clear_files: bool,
         clock: Clock,
-        max_concurrent: int = 64,
+        places: Places | None = None,
     ) -> None:
         self._katalog = katalog
         self._katalog_problem = katalog_problem
@@ -118,7 +119,7 @@ class Producer:
         self.limits = limits
         self._clear_files = clear_files
         self._clock = clock
-        self._room = asyncio.Semaphore(max_concurrent)
+        self.places = places or Places(MAX_CONCURRENT, MAX_PER_PERSON)
         self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="intake")
 
@@ -157,7 +158,7 @@ class Producer:
             StoreError: It cannot be stored now. Try again.
         """
         async with self.receive(
-            kommunenummer, nav_ekstern_ref_id, person, traceparent=traceparent, clear_files=True
+            kommunenummer, nav_ekstern_ref_id, person, traceparent=traceparent, clear_files=True, patient=True
         ) as reception:
             pieces = parts(soknad_json, vedlegg_json, files, None, enhetsnummer=enhetsnummer)
             small = sum(file.storrelse for file in files) <= LIGHT_BYTES
@@ -173,6 +174,7 @@ class Producer:
         *,
         traceparent: str | None = None,
         clear_files: bool | None = None,
+        patient: bool = False,
     ) -> AsyncGenerator[Reception]:
         """Receive one submission: feed it within the context, then ``accept``.
 
@@ -182,17 +184,18 @@ class Producer:
             person: Whose token it is.
             traceparent: W3C trace context, for the messages.
             clear_files: Whether files may be in clear; the setting's value when None.
+            patient: The bytes are here already, so wait for a place as long as it takes, whoever the person is.
 
         Raises:
             AlreadyAcceptedError: The reference is taken, before a byte is read.
-            RefusedError: The kommune cannot receive.
+            RefusedError: There is no place, or the kommune cannot receive.
             StoreError: The outbox cannot be read.
         """
         started = time.monotonic()
         reception: Reception | None = None
         log = get_logger().bind(kommunenummer=kommunenummer)
         try:
-            async with self._room:
+            async with self.places.patiently() if patient else self.places.place(person.eier(self._keys.eier_key)):
                 await self._refuse_duplicate(nav_ekstern_ref_id, person)
                 sealing = self._sealing(kommunenummer, clear=self._clear_files if clear_files is None else clear_files)
                 innsending = self._innsending(kommunenummer, nav_ekstern_ref_id, person)

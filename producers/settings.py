@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producers.checks import MIB, IntakeLimits
+from producers.places import MAX_CONCURRENT, MAX_PER_PERSON
 
 
 class ProducersSettings(BaseSettings):
@@ -30,7 +31,8 @@ class ProducersSettings(BaseSettings):
         max_file_mib: One file, in MiB.
         max_total_mib: All files of a submission, in MiB.
         max_files: Files of a submission: the citizen's 30, and the portal's three PDFs.
-        max_concurrent: Submissions under way at once; more wait.
+        max_concurrent: Submissions under way at once; more wait, and are told to come back.
+        max_per_person: Of these, one person's.
     """
 
     model_config = SettingsConfigDict(env_prefix="FORMIDLER_PRODUCERS_", frozen=True)
@@ -51,7 +53,8 @@ class ProducersSettings(BaseSettings):
     max_file_mib: int = Field(default=10, gt=0)
     max_total_mib: int = Field(default=150, gt=0)
     max_files: int = Field(default=33, gt=0)
-    max_concurrent: int = Field(default=64, gt=0)
+    max_concurrent: int = Field(default=MAX_CONCURRENT, gt=0)
+    max_per_person: int = Field(default=MAX_PER_PERSON, gt=0)
 
     def limits(self) -> IntakeLimits:
         """Return the limits of a submission."""

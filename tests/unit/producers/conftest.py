@@ -32,6 +32,7 @@ from producers.intake import Accepted, Innsending, Sealing, Submission
 from producers.library import IntakeKeys, Producer
 from producers.multipart import MultipartReader
 from producers.outbox import MIGRATIONS, Outbox, Queued
+from producers.places import Places
 from producers.spill import Spill
 from schemas.examples import make_jpeg, make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
 from schemas.names import (
@@ -283,7 +284,9 @@ class World:
     def clock(self) -> datetime:
         return self.now
 
-    def make_producer(self, *, limits: IntakeLimits | None = None, clear_files: bool = False) -> Producer:
+    def make_producer(
+        self, *, limits: IntakeLimits | None = None, clear_files: bool = False, places: Places | None = None
+    ) -> Producer:
         return Producer(
             katalog=self.katalog,
             katalog_problem=lambda: self.katalog_problem,
@@ -293,6 +296,7 @@ class World:
             limits=limits or IntakeLimits(),
             clear_files=clear_files,
             clock=self.clock,
+            places=places or Places(64, 4),
         )
 
     def http(self) -> httpx.AsyncClient:

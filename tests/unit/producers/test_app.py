@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 import structlog
 from cryptography import x509
+from starlette.requests import Request
 
+from producers.app import batches
 from producers.http_client import SoknadClient
 from producers.library import duplicate_text
+from producers.places import Places
 from schemas.codec import decode
-from schemas.names import DigisosId, Kommunenummer, NavEksternRefId
+from schemas.errors import RefusedError
+from schemas.names import DigisosId, Fodselsnummer, Kommunenummer, NavEksternRefId
 from schemas.records import SoknadRecord, TransportRecord
+
+KNR = Kommunenummer("0301")
 
 
 async def test_a_soknad_is_answered_202_with_its_digisos_id_as_a_json_string(world: Any, sending: Any) -> None:
@@ -227,6 +233,61 @@ async def test_a_client_that_goes_away_half_way_leaves_nothing(world: Any, keys:
     assert [log["resultat"] for log in logs if log["event"] == "soknad_refused"] == ["avbrutt"]
     assert world.stored_files() == []
     assert await world.queued() == []
+
+
+async def hold_a_place(world: Any, person: str, held: asyncio.Event, done: asyncio.Event) -> None:
+    async with world.producer.receive(KNR, NavEksternRefId("holder"), Fodselsnummer(person)):
+        held.set()
+        await done.wait()
+
+
+@pytest.mark.parametrize(("total", "holder_is"), [(2, "the same"), (1, "another")])
+async def test_who_gets_no_place_is_told_when_to_come_back(
+    world: Any, sending: Any, total: int, holder_is: str
+) -> None:
+    world.producer.places = Places(total, 1, wait_s=0.05)
+    held, done = asyncio.Event(), asyncio.Event()
+    person = sending.fodselsnummer if holder_is == "the same" else "17912345678"
+    holder = asyncio.create_task(hold_a_place(world, person, held, done))
+    await held.wait()
+    answer = await world.post(sending)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["errorCode"] == "innsending.avvist.opptatt"
+    done.set()
+    await holder
+    assert (await world.post(sending)).status_code == 202
+
+
+async def test_slow_senders_keep_nobody_else_out(world: Any, make_sending: Any) -> None:
+    world.producer.places = Places(3, 2, wait_s=0.05)
+    slow, other = (
+        make_sending(seed=1, encrypt_for=world.keys.mottak),
+        make_sending(seed=2, encrypt_for=world.keys.mottak),
+    )
+    done = asyncio.Event()
+    held = [asyncio.Event() for _ in range(2)]
+    holders = [asyncio.create_task(hold_a_place(world, slow.fodselsnummer, event, done)) for event in held]
+    for event in held:
+        await event.wait()
+    assert (await world.post(slow)).status_code == 503
+    assert (await world.post(other)).status_code == 202
+    done.set()
+    await asyncio.gather(*holders)
+
+
+@pytest.mark.parametrize("bounds", [{"idle_s": 0.02}, {"idle_s": 60.0, "total_s": 0.02}])
+async def test_a_body_that_does_not_come_in_time_is_given_up(bounds: dict[str, float]) -> None:
+    given = asyncio.Event()
+
+    async def receive() -> Any:
+        if given.is_set():
+            await asyncio.Event().wait()
+        given.set()
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    with pytest.raises(RefusedError, match="avbrutt"):
+        [batch async for batch in batches(request, 100, **bounds)]
 
 
 async def test_one_line_tells_of_an_accepted_soknad_without_the_person(world: Any, sending: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from producers.dokument import Dokument
+from producers.places import Places
 from schemas.errors import AlreadyAcceptedError, RefusedError, StoreError
 from schemas.names import Fodselsnummer, Kommunenummer, NavEksternRefId
 
@@ -82,7 +83,7 @@ async def test_a_caller_that_is_cancelled_leaves_nothing(world: Any, make_sendin
 
 
 async def test_no_more_than_the_setting_are_under_way_at_once(world: Any, make_sending: Any) -> None:
-    world.producer._room = asyncio.Semaphore(1)
+    world.producer.places = Places(1, 1)
     sending = make_sending()
     person = Fodselsnummer(sending.fodselsnummer)
     async with world.producer.receive(KNR, NavEksternRefId("a"), person):
