@@ -24,6 +24,7 @@ from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
 from crypto.certificates import load_certificate
 from crypto.keys import KeyRing, Signer, load_private_key, load_secret
+from producers import metrics
 from producers.app import create_app
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
@@ -45,9 +46,11 @@ async def main(stop: asyncio.Event) -> None:
     dokumentlager = DiskDokumentlager(settings.dokumentlager)
     async with Database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
-        packages = await outbox.packages()
-        swept = await asyncio.to_thread(dokumentlager.sweep, packages.ids, packages.known_until)
-        get_logger().info("dokumentlager_swept", antall=swept)
+        swept = await asyncio.to_thread(dokumentlager.sweep, await outbox.packages())
+        get_logger().info("dokumentlager_swept", antall=swept.removed)
+        metrics.PACKAGES_UNKNOWN.set(swept.unknown)
+        if swept.unknown:
+            get_logger().warning("packages_unknown", antall=swept.unknown)
         producer = Producer(
             katalog=katalog,
             katalog_problem=follower.problem,

@@ -4,9 +4,9 @@ Rules:
 
 1. Only ciphertext comes here. Whoever calls ``create`` writes what a ``PackageWriter`` wrote.
 2. When ``commit`` returns, the package survives a power cut: the file is synced, renamed, and its folder synced.
-3. What was never committed is gone after ``abort``, and after a crash it is gone after ``sweep``. A committed package that nobody
-   refers to is removed only when whoever refers to packages is past it for sure: a database that was restored from a backup
-   must not cost the packages that are newer than the backup.
+3. What was never committed is gone after ``abort``, and after a crash it is gone after ``sweep``. A committed package is never
+   removed because nobody refers to it: a database that was restored from a backup knows nothing of the packages that are newer
+   than the backup, and their søknader are on their topics. Such packages are counted, for an operator to judge.
 4. Files are mode 0600 and named by their id; a package never changes once it is there.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.files import sync_folder
@@ -22,7 +23,6 @@ from schemas.names import DokumentlagerId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from datetime import datetime
     from pathlib import Path
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -53,6 +53,19 @@ class PackageSink(Protocol):
     def abort(self) -> None:
         """Forget all of it. May be called at any time before ``commit`` has returned, and twice."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What ``sweep`` found.
+
+    Attributes:
+        removed: Unfinished packages, which are gone now.
+        unknown: Committed packages that nobody refers to, which are still there.
+    """
+
+    removed: int
+    unknown: int
 
 
 class Dokumentlager(Protocol):
@@ -86,15 +99,11 @@ class Dokumentlager(Protocol):
         """Remove a package; it may be gone already."""
         ...
 
-    def sweep(self, keep: Collection[DokumentlagerId], before: datetime | None) -> int:
-        """Remove what is unfinished, and packages that nobody refers to. Only while nothing is being written.
+    def sweep(self, known: Collection[DokumentlagerId]) -> Swept:
+        """Remove what is unfinished, and count what is unknown. Only while nothing is being written.
 
         Args:
-            keep: Packages that somebody refers to.
-            before: Aware; later packages are kept in any case. None keeps all.
-
-        Returns:
-            How many were removed.
+            known: Packages that somebody refers to.
         """
         ...
 
@@ -136,12 +145,19 @@ class DiskDokumentlager:
         """Remove a package; see ``Dokumentlager``."""
         self._path(dokumentlager_id).unlink(missing_ok=True)
 
-    def sweep(self, keep: Collection[DokumentlagerId], before: datetime | None) -> int:
-        """Remove what is left over; see ``Dokumentlager``."""
-        left_over = [path for path in self._folder.iterdir() if _is_left_over(path, keep, before)]
-        for path in left_over:
-            path.unlink(missing_ok=True)
-        return len(left_over)
+    def sweep(self, known: Collection[DokumentlagerId]) -> Swept:
+        """Remove what is unfinished, and count what is unknown; see ``Dokumentlager``."""
+        removed = unknown = 0
+        for path in self._folder.iterdir():
+            dokumentlager_id = _id_of(path)
+            if dokumentlager_id is None:
+                continue
+            if path.suffix == _TEMPORARY:
+                path.unlink(missing_ok=True)
+                removed += 1
+            elif path.suffix == _SUFFIX and dokumentlager_id not in known:
+                unknown += 1
+        return Swept(removed, unknown)
 
     def _path(self, dokumentlager_id: DokumentlagerId) -> Path:
         return self._folder / f"{dokumentlager_id}{_SUFFIX}"
@@ -202,15 +218,12 @@ def _pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
         raise _store_error(error) from error
 
 
-def _is_left_over(path: Path, keep: Collection[DokumentlagerId], before: datetime | None) -> bool:
-    """Return whether a file is unfinished, or a package that nobody will ever ask for. Files of others are left alone."""
+def _id_of(path: Path) -> DokumentlagerId | None:
+    """Return the id that a file is named by, or None for a file of somebody else's."""
     try:
-        dokumentlager_id = DokumentlagerId(path.stem)
+        return DokumentlagerId(path.stem)
     except InvalidNameError:
-        return False
-    if path.suffix != _SUFFIX:
-        return path.suffix == _TEMPORARY
-    return dokumentlager_id not in keep and before is not None and path.stat().st_mtime < before.timestamp()
+        return None
 
 
 def _store_error(error: OSError) -> StoreError:

@@ -15,6 +15,9 @@ MESSAGES_PUBLISHED: Final = Counter("fiks_messages_published_total", "Messages k
 SUBMISSIONS_UNDER_WAY: Final = Gauge("fiks_submissions_under_way", "Submissions that hold a place.")
 OUTBOX_MESSAGES: Final = Gauge("fiks_outbox_messages", "Messages in the outbox.")
 OUTBOX_OLDEST_SECONDS: Final = Gauge("fiks_outbox_oldest_seconds", "Age of the oldest message in the outbox.")
+PACKAGES_UNKNOWN: Final = Gauge(
+    "fiks_packages_unknown", "Packages in the dokumentlager that no submission referred to at start-up."
+)
 PACKAGES_FETCHED: Final = Counter(
     "fiks_packages_fetched_total", "Requests for a package in the dokumentlager.", ["status"]
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -63,9 +63,6 @@ MIGRATIONS: Final = (
     """,
 )
 """SQL scripts; only ever added to."""
-
-PACKAGE_MARGIN: Final = timedelta(hours=1)
-"""A package is stored before its submission is; that it takes an hour is out of the question."""
 
 _WAITING: Final = """
     SELECT nr, digisos_id, topic, storrelse FROM utboks
@@ -120,20 +117,6 @@ class StoredPackage:
 
     kommunenummer: Kommunenummer
     sha256: Sha256
-
-
-@dataclass(frozen=True, slots=True)
-class Packages:
-    """The packages that submissions refer to.
-
-    Attributes:
-        ids: All of them.
-        known_until: A package that was stored before this and is not among them belongs to no submission: the database has
-            later submissions. None when it has none at all.
-    """
-
-    ids: frozenset[DokumentlagerId]
-    known_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,20 +222,16 @@ class Outbox:
         )
         return Backlog(int(count), None if oldest is None else _moment(oldest))
 
-    async def packages(self) -> Packages:
-        """Return every package in the dokumentlager that a submission refers to, and how far that is known.
+    async def packages(self) -> frozenset[DokumentlagerId]:
+        """Return every package in the dokumentlager that a submission refers to.
 
         Raises:
             StoreError: The database cannot be read.
         """
 
-        def read(connection: sqlite3.Connection) -> Packages:
+        def read(connection: sqlite3.Connection) -> frozenset[DokumentlagerId]:
             ids = connection.execute("SELECT dokumentlager_id FROM innsending WHERE dokumentlager_id IS NOT NULL")
-            newest = connection.execute("SELECT max(innsendt_ms) FROM innsending").fetchone()[0]
-            return Packages(
-                frozenset(DokumentlagerId(row[0]) for row in ids),
-                None if newest is None else _moment(newest) - PACKAGE_MARGIN,
-            )
+            return frozenset(DokumentlagerId(row[0]) for row in ids)
 
         return await self._database.read(read)
 

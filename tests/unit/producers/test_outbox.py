@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 from schemas.names import NavEksternRefId
@@ -57,13 +56,12 @@ async def test_the_backlog_is_counted_with_its_oldest(world: Any, make_sending: 
     assert (backlog.messages, backlog.oldest) == (2, world.now)
 
 
-async def test_packages_are_known_until_well_before_the_newest_submission(world: Any, make_sending: Any) -> None:
-    assert (await world.outbox.packages()).known_until is None
+async def test_the_packages_of_all_submissions_are_known(world: Any, make_sending: Any) -> None:
+    assert await world.outbox.packages() == frozenset()
     sending = make_sending(encrypt_for=world.keys.mottak, sizes=(1_000_000, 3000, 2500))
     await world.post(sending)
     packages = await world.outbox.packages()
-    assert packages.known_until == world.now - timedelta(hours=1)
-    assert {f"{one}.cms" for one in packages.ids} == {path.name for path in world.stored_files()}
+    assert {f"{one}.cms" for one in packages} == {path.name for path in world.stored_files()}
 
 
 async def test_adding_wakes_whoever_waits(world: Any, make_sending: Any) -> None:
