@@ -245,6 +245,10 @@ class ClientTokens:
             self._renew_at = now + timedelta(seconds=int(body["expires_in"])) - RENEW_BEFORE
         return self._token
 
+    def forget(self) -> None:
+        """Fetch a new token the next time: somebody refused this one."""
+        self._renew_at = datetime.min.replace(tzinfo=UTC)
+
     def _assertion(self, now: datetime) -> str:
         claims = {
             "iss": self._client_id,
