@@ -7,3 +7,4 @@ from typing import Final
 from prometheus_client import Counter
 
 DEAD_LETTERS: Final = Counter("fiks_dead_letters_total", "Records that were dead-lettered, by code.", ["kode"])
+LOG_LINES_LOST: Final = Counter("fiks_log_lines_lost_total", "Log lines that could not be written, mostly a full disk.")

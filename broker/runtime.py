@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -67,7 +68,9 @@ def _report(name: str, error: Exception) -> int:
             get_logger().critical("process_crashed", navn=name, feiltype=type(leaf).__name__, sted=place_of(leaf))
         return EXIT_FAILED
     get_logger().error("process_failed", navn=name, exc_info=ours)
-    sys.stderr.write(f"{name}: {ours}\n")
+    with suppress(OSError):  # a full disk: the exit code tells as much
+        sys.stderr.write(f"{name}: {ours}\n")
+        sys.stderr.flush()
     return EXIT_CONFIGURATION if isinstance(ours, ConfigurationError) else EXIT_FAILED
 
 

@@ -57,6 +57,7 @@ def _as_command(offered: object, name: str) -> Any:
 app = typer.Typer(
     cls=Formidler,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,  # it shows the values of variables, and needs a terminal that can be written to
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Eksempel: `formidler up`, og i et annet vindu: "
     "`formidler soknad send soknad.json soknad.pdf --kommune 0301 --ref abc-1`",

@@ -14,6 +14,7 @@ import typer
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import console, print_json
 from broker.clock import system_clock
+from broker.files import open_private
 from broker.kafka.settings import KafkaSettings
 from broker.log import configure_logging
 from broker.runtime import first_of_ours
@@ -48,7 +49,7 @@ def up(
     """
     report = _silent if as_json else console.print
     layout = open_layout(data, kommuner, report)
-    with layout.log("up").open("a", encoding="utf-8") as log:
+    with open_private(layout.log("up")) as log:
         configure_logging("up", stream=log)
         try:
             asyncio.run(_run(layout, external_kafka(kafka), report, as_json=as_json))

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from broker.files import open_private
 from broker.log import get_logger
 from broker.runtime import EXIT_CONFIGURATION, SUPERVISED_ENV
 from schemas.errors import ConfigurationError
@@ -81,8 +82,7 @@ class Child:
         pause = 0.0
         while not self._stopping.is_set():
             started = time.monotonic()
-            process = await self._spawn()
-            code = await process.wait() if process else 0
+            code = await self._live_once()
             if self._stopping.is_set():
                 return
             if code == EXIT_CONFIGURATION:
@@ -110,12 +110,21 @@ class Child:
                 process.kill()
             await process.wait()
 
+    async def _live_once(self) -> int | None:
+        """Start the child and return its exit code when it has ended, or None when it could not be started."""
+        try:
+            process = await self._spawn()
+        except OSError as error:  # no room for its log, no memory, too many processes: all of them may pass
+            get_logger().error("child_not_started", navn=self.name, exc_info=error)
+            return None
+        return await process.wait() if process else 0
+
     async def _spawn(self) -> asyncio.subprocess.Process | None:
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         async with self._starting:
             if self._stopping.is_set():
                 return None
-            with self._log.open("ab") as output:
+            with open_private(self._log) as output:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",

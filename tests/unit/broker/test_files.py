@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.files import write_private
+from broker.files import open_private, write_private
 
 
 def mode(path: Path) -> int:
@@ -50,3 +50,13 @@ def test_a_leftover_that_others_could_read_does_not_make_the_next_one_readable(t
     leftover.chmod(0o666)
     write_private(tmp_path / "a", b"secret")
     assert mode(tmp_path / "a") == 0o600
+
+
+def test_a_file_that_lines_are_appended_to_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "logg"
+    path.write_text("first\n", "utf-8")
+    path.chmod(0o644)
+    with open_private(path) as file:
+        file.write("second\n")
+    assert path.read_text("utf-8") == "first\nsecond\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from broker.log import ALLOWED_KEYS, MAX_VALUE_CHARS, configure_logging, get_logger
+from broker.log import ALLOWED_KEYS, MAX_VALUE_CHARS, LineWriter, configure_logging, get_logger
+from broker.metrics import LOG_LINES_LOST
 from schemas.errors import BrokerUnavailableError, UnsealError
 
 pytestmark = pytest.mark.klartekst("shows to the log what must not come out of it")
@@ -154,3 +158,64 @@ def test_a_value_that_is_not_json_does_not_stop_the_work(stream: io.StringIO) ->
 )
 def test_no_key_that_could_hold_a_person_is_allowed(key: str) -> None:
     assert key not in ALLOWED_KEYS
+
+
+@pytest.mark.parametrize("value", [10**30, "\udc80"])
+def test_a_value_that_the_serializer_refuses_is_written_all_the_same(stream: io.StringIO, value: object) -> None:
+    get_logger().info("x", fil=value)
+    assert lines(stream)[0]["fil"] == value
+
+
+class FullDisk(io.StringIO):
+    """A stream that fails as a full disk does, until there is room."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(text)
+
+
+def lost() -> float:
+    return next(sample.value for metric in LOG_LINES_LOST.collect() for sample in metric.samples)
+
+
+@pytest.mark.usefixtures("stream")  # puts logging back
+def test_a_full_disk_stops_nobody_and_what_is_lost_is_counted() -> None:
+    disk, before = FullDisk(), lost()
+    configure_logging("prove", stream=disk)
+    get_logger().info("first")
+    logging.getLogger("aiokafka").error("lost")
+    disk.full = False
+    get_logger().info("second")
+    assert [line["event"] for line in lines(disk)] == ["second"]
+    assert lost() == before + 2
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_real_full_device_stops_nobody_not_even_when_it_is_closed() -> None:
+    before = lost()
+    with Path("/dev/full").open("a", encoding="utf-8") as device:
+        configure_logging("prove", stream=device)
+        get_logger().info("first")
+    get_logger().info("second")
+    assert lost() == before + 2
+
+
+def test_a_line_after_half_a_line_stands_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "logg"
+    room = [4, None, 1000]
+
+    class Narrow(io.FileIO):
+        def write(self, data: Any) -> int:
+            left = room.pop(0)
+            if left is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data[:left])
+
+    with Narrow(path, "a") as raw, io.TextIOWrapper(io.BufferedWriter(raw), "utf-8") as text:
+        writer = LineWriter(text)
+        writer.write("first line\n")
+        writer.write("second line\n")
+    assert path.read_text("utf-8").splitlines() == ["firs", "second line"]

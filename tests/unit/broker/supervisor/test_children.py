@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,32 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def test_a_child_writes_to_its_log_and_knows_its_supervisor(start: Any) -> None:
     child, _, log = start(
-        f"import os, sys\nprint(os.environ[{SUPERVISED_ENV!r}])\nprint('err', file=sys.stderr, flush=True)\ninput()\n"
+        f"import os, signal, sys\nprint(os.environ[{SUPERVISED_ENV!r}], flush=True)\n"
+        "print('err', file=sys.stderr, flush=True)\nsignal.pause()\n"
     )
     await until(lambda: "err" in log.read_text() if log.exists() else False)
     assert str(os.getpid()) in log.read_text()
-    assert child.restarts >= 0
+    assert child.restarts == 0
+
+
+async def test_a_childs_log_is_for_its_owner_alone(start: Any, tmp_path: Path) -> None:
+    earlier = tmp_path / "barn0.log"
+    earlier.touch(0o644)
+    _, _, log = start("import signal\nprint('x', flush=True)\nsignal.pause()\n")
+    await until(lambda: "x" in log.read_text())
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+async def test_a_child_that_cannot_be_started_is_tried_again(start: Any, tmp_path: Path) -> None:
+    log = tmp_path / "barn0.log"
+    log.mkdir()  # as with a full disk: the log cannot be opened
+    child, task, _ = start("import signal\nsignal.pause()\n")
+    with capture_logs() as logs:
+        await until(lambda: child.restarts >= 2)
+    assert "child_not_started" in {line["event"] for line in logs}
+    assert not task.done()
+    log.rmdir()
+    await until(lambda: child.pid)
 
 
 async def test_nothing_of_our_environment_reaches_a_child_but_what_it_needs(
