@@ -6,6 +6,7 @@ on a dead letter both Spring Kafka's and Kafka Connect's families. A header neve
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -32,6 +33,16 @@ FORSOK_HEADER: Final = "fiks_forsok"
 GJENKJORINGER_HEADER: Final = "fiks_gjenkjoringer"
 """On a record that an operator has sent again from a dead letter: how many times by now, as decimal text."""
 TRACEPARENT: Final = "traceparent"
+UTELATTE_HEADER: Final = "fiks_utelatte_headere"
+"""On a dead letter whose record had more headers than it keeps: what those left out were."""
+
+MAX_KEPT_HEADER_BYTES: Final = 4 * 1024
+MAX_KEPT_NAME_BYTES: Final = 256
+MAX_KEPT_HEADERS_BYTES: Final = 64 * 1024
+HEADER_OVERHEAD_BYTES: Final = 32
+"""What each header counts beside its name and value, so that there are not many small ones either."""
+MAX_KEPT_KEY_BYTES: Final = 1024
+"""A key of ours has 36. A dead letter says all but the value twice: with these limits it always fits its topic."""
 
 _TRACEPARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})", re.ASCII)
 
@@ -122,7 +133,7 @@ def soknad_of(key: bytes) -> DigisosId | None:
 
 
 def original(incoming: Incoming) -> Opprinnelig:
-    """Return a record byte for byte, as a dead letter keeps it."""
+    """Return a record as a dead letter keeps it: byte for byte, but for what ``kept_headers`` says of headers."""
     return Opprinnelig(
         topic=incoming.topic,
         partisjon=incoming.partition,
@@ -130,8 +141,41 @@ def original(incoming: Incoming) -> Opprinnelig:
         tidsstempel=datetime.fromtimestamp(incoming.timestamp_ms / 1000, UTC),
         nokkel=incoming.key,
         verdi=incoming.value,
-        headere=tuple(Header(navn=name, verdi=value) for name, value in incoming.headers),
+        headere=tuple(Header(navn=name, verdi=value) for name, value in kept_headers(incoming.headers)),
     )
+
+
+def kept_headers(headers: Headers) -> Headers:
+    """Return the headers as a dead letter repeats them: as they are, unless somebody has filled them.
+
+    A value over 4 KiB becomes ``sha256:<hex>;<n> byte``, a name over 256 bytes ``sha256:<hex>``. Those after the first 64 KiB
+    become one header ``fiks_utelatte_headere`` with the digest of them all and how many they were.
+    """
+    kept: list[tuple[str, bytes]] = []
+    size = 0
+    for nr, (name, value) in enumerate(headers):
+        short = (_kept_name(name), _digest(value) if len(value) > MAX_KEPT_HEADER_BYTES else value)
+        size += len(short[0].encode()) + len(short[1]) + HEADER_OVERHEAD_BYTES
+        if size > MAX_KEPT_HEADERS_BYTES:
+            rest = headers[nr:]
+            digest = hashlib.sha256(repr(rest).encode()).hexdigest()
+            return (*kept, (UTELATTE_HEADER, f"sha256:{digest};{len(rest)} headere".encode()))
+        kept.append(short)
+    return tuple(kept)
+
+
+def dead_letter_key(record: Incoming) -> bytes:
+    """Return the key of the dead letter that ``record`` becomes: its own, or the digest of one that is no key of ours."""
+    return record.key if len(record.key) <= MAX_KEPT_KEY_BYTES else _digest(record.key)
+
+
+def _kept_name(name: str) -> str:
+    raw = name.encode()
+    return name if len(raw) <= MAX_KEPT_NAME_BYTES else f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def _digest(value: bytes) -> bytes:
+    return f"sha256:{hashlib.sha256(value).hexdigest()};{len(value)} byte".encode()
 
 
 def next_traceparent(parent: bytes | str | None = None, *, random: Callable[[int], bytes] = secrets.token_bytes) -> str:
@@ -190,7 +234,7 @@ def cloud_event_headers(
 def dead_letter_headers(
     record: Incoming, *, error: MeldingsformidlerError, group: str, attempts: Sequence[Attempt]
 ) -> Headers:
-    """Return the headers of the dead letter that ``record`` becomes: its own, then the story of this failure.
+    """Return the headers of the dead letter that ``record`` becomes: its own (``kept_headers``), then the story of this failure.
 
     Nothing is replaced: a record that dies twice carries both stories, and readers that take the last header see the latest.
     The error's text is left out on purpose; only its class and its stable code travel.
@@ -225,4 +269,4 @@ def dead_letter_headers(
         ("__connect.errors.exception.message", code.encode()),
     )
     own = ((KODE_HEADER, code.encode()), (FORSOK_HEADER, json.dumps(forsok, separators=(",", ":")).encode()))
-    return (*record.headers, *spring, *connect, *own)
+    return (*kept_headers(record.headers), *spring, *connect, *own)

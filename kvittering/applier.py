@@ -114,6 +114,7 @@ async def refresh_figures(store: StatusStore, clock: Clock) -> None:
     """Read the gauges from the store once."""
     figures = await store.figures()
     metrics.WAITING.set(figures.waiting)
+    metrics.SET_ASIDE.set(figures.set_aside)
     oldest = figures.oldest_unacknowledged_ms
     age_s = 0.0 if oldest is None else clock().timestamp() - oldest / 1000
     metrics.OLDEST.set(max(age_s, 0.0))

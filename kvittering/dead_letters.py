@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
-from broker.record import Attempt, Outgoing, dead_letter_headers, original
+from broker.record import Attempt, Outgoing, dead_letter_headers, dead_letter_key, original
 from broker.routing import KVITTERING_DLQ, parse_topic, process_group
 from schemas.codec import encode
 from schemas.names import DigisosId, MeldingId, Uuid
@@ -55,7 +55,7 @@ def dead_letter(
     headers = dead_letter_headers(
         record, error=error, group=process_group("kvittering"), attempts=(Attempt(error.code, now),)
     )
-    return Outgoing(KVITTERING_DLQ, record.key, encode(letter), headers)
+    return Outgoing(KVITTERING_DLQ, dead_letter_key(record), encode(letter), headers)
 
 
 def dead_letter_id(record: Incoming) -> Uuid:

@@ -30,5 +30,6 @@ STATUS_CHANGES: Final = Counter(
     "fiks_status_changes_total", "Changes of what a citizen is shown, by new status.", ["status"]
 )
 UNPUBLISHED: Final = Gauge("fiks_outbox_records", "Records that wait to be published; 500 means at least so many.")
+SET_ASIDE: Final = Gauge("fiks_outbox_set_aside", "Records in the outbox that Kafka never takes; somebody must look.")
 UNREACHABLE: Final = Gauge("fiks_kommuner_unreachable", "Kommuner whose topics cannot be opened though Kafka is there.")
 LISTENERS: Final = Gauge("fiks_status_listeners", "Open streams of status.")

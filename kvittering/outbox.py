@@ -1,4 +1,7 @@
-"""From the store's queue to Kafka: statuses and dead letters, at least once, each key in order."""
+"""From the store's queue to Kafka: statuses and dead letters, at least once, each key in order.
+
+A record that is too large for its topic would be refused for ever: it is set aside, told of loudly, and holds up nobody.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
 from kvittering import metrics
-from schemas.errors import StoreError, TransportError
+from schemas.errors import RecordTooLargeError, StoreError, TransportError
 
 if TYPE_CHECKING:
     from broker.ports import Publisher
-    from kvittering.store import StatusStore
+    from kvittering.store import Pending, StatusStore
 
 RETRY_S: Final = 1.0
 
@@ -63,7 +66,9 @@ class OutboxPublisher:
         self._problem = None
         for one, outcome in zip(pending, outcomes, strict=True):
             key = (one.outgoing.topic, one.outgoing.key)
-            if isinstance(outcome, TransportError):
+            if isinstance(outcome, RecordTooLargeError):
+                await self._set_aside(one, outcome)
+            elif isinstance(outcome, TransportError):
                 held.add(key)
                 self._problem = f"Kafka: {outcome.code}"
             elif key not in held:
@@ -72,3 +77,8 @@ class OutboxPublisher:
             get_logger().warning("records_not_published", antall=len(pending) - len(done), kode=self._problem)
         await self._store.published(done)
         return len(pending)
+
+    async def _set_aside(self, one: Pending, error: RecordTooLargeError) -> None:
+        size = len(one.outgoing.value or b"")
+        get_logger().critical("record_set_aside", topic=one.outgoing.topic, nr=one.nr, storrelse=size, kode=error.code)
+        await self._store.set_aside([one.nr], error.code)

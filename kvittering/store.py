@@ -7,7 +7,7 @@ Rules:
 2. ``innkommet`` only grows. A place (topic, partition, offset) that is there already, or that lies before the partition's next
    offset, is a replay and takes no effect.
 3. What must be published is written down here first and taken away when Kafka has it. A newer status takes the place of an
-   older one that has not gone out.
+   older one that has not gone out. What Kafka never takes is set aside: kept, and in nobody's way.
 4. Nothing in here is clear text from a søknad: packages lie as they came, sealed.
 """
 
@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     from kvittering.reading import ReadRecord
     from schemas.names import Eier
 
-MIGRATIONS: Final = (files("kvittering").joinpath("store.sql").read_text("utf-8"),)
+MIGRATIONS: Final = (
+    files("kvittering").joinpath("store.sql").read_text("utf-8"),
+    # Code of the error that says that Kafka never takes this record; null for those that are on their way.
+    "ALTER TABLE utboks ADD COLUMN satt_til_side TEXT;",
+)
 STATUS_EVENT: Final = "no.fiks.status.v1"
 SOURCE: Final = "/kvittering"
 _DELIVERED: Final = tuple(sorted(status.value for status in AT_FAGSYSTEM))
@@ -175,7 +179,7 @@ class StatusStore:
         """Return the oldest records that must go out."""
 
         def query(connection: sqlite3.Connection) -> list[Pending]:
-            rows = connection.execute("SELECT * FROM utboks ORDER BY nr LIMIT ?", (limit,))
+            rows = connection.execute("SELECT * FROM utboks WHERE satt_til_side IS NULL ORDER BY nr LIMIT ?", (limit,))
             return [
                 Pending(row["nr"], Outgoing(row["topic"], row["nokkel"], row["verdi"], _headers(row["headere"])))
                 for row in rows
@@ -188,13 +192,21 @@ class StatusStore:
         rows = [(nr,) for nr in numbers]
         await self._database.write(lambda connection: connection.executemany("DELETE FROM utboks WHERE nr = ?", rows))
 
+    async def set_aside(self, numbers: Iterable[int], code: str) -> None:
+        """Keep what Kafka never takes, and try it no more."""
+        rows = [(code, nr) for nr in numbers]
+        await self._database.write(
+            lambda connection: connection.executemany("UPDATE utboks SET satt_til_side = ? WHERE nr = ?", rows)
+        )
+
     async def figures(self) -> Figures:
         """Return the numbers that are watched."""
 
         def query(connection: sqlite3.Connection) -> Figures:
             oldest = connection.execute("SELECT MIN(akseptert_ms) FROM soknad WHERE NOT levert AND eier IS NOT NULL")
             waiting = connection.execute("SELECT COALESCE(SUM(venter), 0) FROM soknad WHERE venter > 0")
-            return Figures(oldest.fetchone()[0], int(waiting.fetchone()[0]))
+            aside = connection.execute("SELECT COUNT(*) FROM utboks WHERE satt_til_side IS NOT NULL")
+            return Figures(oldest.fetchone()[0], int(waiting.fetchone()[0]), int(aside.fetchone()[0]))
 
         return await self._database.read(query)
 
@@ -206,10 +218,12 @@ class Figures:
     Attributes:
         oldest_unacknowledged_ms: When the oldest søknad that no fagsystem has answered for was accepted, since 1970 UTC.
         waiting: How many facts wait for a søknad or an earlier link.
+        set_aside: How many records wait in the queue that Kafka never takes.
     """
 
     oldest_unacknowledged_ms: int | None
     waiting: int
+    set_aside: int
 
 
 def _apply(connection: sqlite3.Connection, records: Sequence[ReadRecord], now: datetime) -> list[Applied]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import struct
@@ -17,7 +18,9 @@ from broker.record import (
     cloud_event_headers,
     dead_letter_headers,
     header,
+    kept_headers,
     next_traceparent,
+    original,
 )
 from schemas.errors import DecodeError, UnsealError
 from schemas.names import Kommunenummer
@@ -127,3 +130,28 @@ def test_a_moment_is_written_in_utc_with_milliseconds() -> None:
     assert system_clock().tzinfo is UTC
     with pytest.raises(ValueError, match="time zone"):
         timestamp(datetime(2026, 7, 1))  # noqa: DTZ001  # that it is naive is the point
+
+
+def test_a_dead_letter_keeps_headers_as_they_are_up_to_their_limits() -> None:
+    headers = (("a", b"x" * 4096), ("n" * 256, b""), ("a", b"\xff"))
+    incoming = make_incoming(headers)
+    assert kept_headers(headers) == headers
+    assert [(one.navn, one.verdi) for one in original(incoming).headere] == list(headers)
+    assert dead_letter_headers(incoming, error=DecodeError(), group="g", attempts=[])[:3] == headers
+
+
+def test_a_header_that_is_too_large_leaves_its_name_and_its_digest() -> None:
+    value = b"x" * 4097
+    (named,) = kept_headers((("a", value),))
+    assert named == ("a", f"sha256:{hashlib.sha256(value).hexdigest()};4097 byte".encode())
+    ((name, _),) = kept_headers((("n" * 257, b"v"),))
+    assert name == f"sha256:{hashlib.sha256(b'n' * 257).hexdigest()}"
+
+
+def test_more_headers_than_a_dead_letter_holds_leave_one_that_says_how_many() -> None:
+    headers = tuple((f"h{n}", b"x" * 4000) for n in range(100))
+    *kept, (name, told) = kept_headers(headers)
+    assert kept == list(headers[: len(kept)])
+    assert name == "fiks_utelatte_headere"
+    assert told.endswith(f";{100 - len(kept)} headere".encode())
+    assert sum(len(one) for _, one in kept) <= 64 * 1024

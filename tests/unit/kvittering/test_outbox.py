@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.record import RecordPosition
 from broker.routing import kvittering_topic
@@ -11,7 +12,7 @@ from kvittering import outbox as module
 from kvittering.outbox import OutboxPublisher
 from kvittering.store import StatusStore
 from schemas.codec import decode
-from schemas.errors import BrokerUnavailableError
+from schemas.errors import BrokerUnavailableError, RecordTooLargeError
 from schemas.records import DeadLetterRecord, StatusRecord
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ class Kafka:
         self.taken: list[Outgoing] = []
         self.refused: set[bytes] = set()
         self.refuse_first = 0
+        self.too_large: set[bytes] = set()
 
     async def publish_all(self, batch: Iterable[Outgoing]) -> list[RecordPosition | TransportError]:
         outcomes: list[RecordPosition | TransportError] = []
         for one in batch:
-            if one.key in self.refused or self.refuse_first:
+            if one.key in self.too_large:
+                outcomes.append(RecordTooLargeError("for stor"))
+            elif one.key in self.refused or self.refuse_first:
                 self.refuse_first = max(self.refuse_first - 1, 0)
                 outcomes.append(BrokerUnavailableError("borte"))
             else:
@@ -121,3 +125,20 @@ async def test_it_wakes_when_there_is_more_and_tries_again_after_an_outage(
         await asyncio.gather(task, return_exceptions=True)
     assert [one.key for one in kafka.taken] == [soknad.digisos_id.encode()]
     assert kafka.refuse_first == 0
+
+
+async def test_what_kafka_never_takes_is_set_aside_kept_and_counted_and_holds_up_nobody(
+    kit: Any, store: StatusStore
+) -> None:
+    large, free = await accept(kit, store, 2)
+    kafka = Kafka()
+    kafka.too_large.add(large.digisos_id.encode())
+    publisher = OutboxPublisher(store, kafka, asyncio.Event())  # type: ignore[arg-type]  # a publisher in memory
+    with capture_logs() as logs:
+        await publisher.publish_once()
+    assert publisher.problem() is None
+    assert [one.key for one in kafka.taken] == [free.digisos_id.encode()]
+    assert await publisher.publish_once() == 0
+    assert (await store.figures()).set_aside == 1
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["kode"]) == ("record_set_aside", "critical", "transport.for-stor")
