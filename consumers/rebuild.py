@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from broker.catch_up import read_until_caught_up
 from broker.log import get_logger
 from broker.routing import kvittering_topic
+from consumers.delivering import unexpected
 from schemas.codec import decode
 from schemas.errors import DecodeError, MeldingsformidlerError, SignatureError
 from schemas.records import KvitteringRecord
@@ -72,4 +73,7 @@ class Rebuilder:
                 "kvittering_passed_over", topic=incoming.topic, partition=incoming.partition, offset=incoming.offset,
                 exc_info=error,
             )  # fmt: skip
+            return None
+        except Exception as error:  # noqa: BLE001 - one record on a topic must never keep a kommune from its søknader
+            unexpected(error, incoming)
             return None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.record import Incoming, TopicPartition
 from broker.routing import kvittering_topic
@@ -16,7 +19,8 @@ from consumers.rebuild import Rebuilder
 from schemas.codec import encode
 from schemas.errors import BrokerUnavailableError
 from schemas.kvittering import GRAD_LAGRET, MOTTATT
-from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
+from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
+from schemas.records import KvitteringRecord
 
 NUMBER = Kommunenummer("4601")
 TOPIC = kvittering_topic(NUMBER)
@@ -97,6 +101,42 @@ async def test_what_others_wrote_and_what_is_broken_is_passed_over(
         await Rebuilder(NUMBER, issuer=another, store=third, open_tail=opened).catch_up()
         assert await third.of_melding(good.melding_id) == ()
     assert forged != good.jws
+
+
+async def test_a_record_that_makes_our_own_code_fail_is_passed_over_loudly(
+    lost: DedupStore, kvitteringer: Kvitteringer, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (poison, good), records = await issued_records(kvitteringer, 2)
+    verify = Issuer.verify
+
+    def deep(issuer: Issuer, jws: str) -> Any:
+        if jws == poison.jws:
+            raise RecursionError("12345678901")
+        return verify(issuer, jws)
+
+    monkeypatch.setattr(Issuer, "verify", deep)
+    opened = Opened(FakeTail([records]))
+    with capture_logs() as lines:
+        await Rebuilder(NUMBER, issuer=keys.issuer, store=lost, open_tail=opened).catch_up()
+    assert await lost.of_melding(good.melding_id) == (good,)
+    assert (await lost.positions(TOPIC)).keys() == {TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)}
+    assert [(line["log_level"], line["feiltype"]) for line in lines] == [("critical", "RecursionError")]
+
+
+async def test_a_header_of_thousands_of_brackets_is_passed_over(lost: DedupStore, keys: Any) -> None:
+    header = base64.urlsafe_b64encode(b"[" * 45_000).decode().rstrip("=")
+    record = KvitteringRecord(
+        kvittering_id=Uuid.new(),
+        digisos_id=DigisosId.new(),
+        melding_id=MeldingId.new(),
+        kommunenummer=NUMBER,
+        status=MOTTATT,
+        tidspunkt=datetime(2026, 11, 23, tzinfo=UTC),
+        jws=f"{header}.e30.AAAA",
+    )
+    poison = Incoming(TOPIC, 0, 0, 0, record.digisos_id.encode(), encode(record))
+    await Rebuilder(NUMBER, issuer=keys.issuer, store=lost, open_tail=Opened(FakeTail([[poison]]))).catch_up()
+    assert await lost.positions(TOPIC) == {TopicPartition(TOPIC, 0): 1}
 
 
 async def test_an_outage_in_the_middle_comes_out(lost: DedupStore, keys: Any) -> None:
