@@ -1,6 +1,7 @@
 """One connector process: many kommuner, each with its own fagsystem, breaker and subscription, none of which slows another.
 
-A kommune's subscription that breaks begins again after a while, and the others do not notice. What ends the process is a wrong
+A kommune's subscription that breaks, or a local store that does not answer, begins again after a while, and the others do not
+notice. What ends the process is a wrong
 setting, or a mistake of our own.
 """
 
@@ -26,7 +27,7 @@ from consumers.opening import Opener
 from consumers.rebuild import Rebuilder
 from consumers.session import DeliverySession
 from crypto import Signer
-from schemas.errors import MeldingsformidlerError, TransportError
+from schemas.errors import MeldingsformidlerError, StoreError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -174,17 +175,18 @@ class KommuneRunner:
     async def _read_forever(self) -> None:
         failures = 0
         while True:
-            session = await self._new_session()
+            self._session = None
             try:
-                await session.run(self._subscriber)
-            except* TransportError as group:
-                failures = 1 if session.was_reading else failures + 1
+                self._session = await self._new_session()
+                await self._session.run(self._subscriber)
+            except* (TransportError, StoreError) as group:
+                failures = 1 if self._session is not None and self._session.was_reading else failures + 1
                 wait = delay(ALWAYS, failures, self._shared.random).total_seconds()
                 self._log.warning("subscription_broke", vent_s=round(wait, 1), exc_info=first_of_ours(group))
                 await asyncio.sleep(wait)
 
     async def _new_session(self) -> DeliverySession:
-        self._session = DeliverySession(
+        return DeliverySession(
             self._number,
             topic=soknad_topic(self._number),
             deliverer=self._deliverer,
@@ -195,7 +197,6 @@ class KommuneRunner:
             clock=self._shared.clock,
             random=self._shared.random,
         )
-        return self._session
 
     def _subscriber(self, listener: RebalanceListener) -> KafkaSubscriber:
         return KafkaSubscriber(
