@@ -6,7 +6,8 @@ Rules, in the order in which they are checked:
 2. The record is for this topic's kommune, and its key is its digisosId (``MismatchError``).
 3. The package, inline or fetched, has the size and digest that the record says (``UnsealError``: altered is altered).
 4. It opens with the kommune's keys and everything in it verifies (``UnsealError``).
-5. What the sender signed in ``forsendelse.json`` is what the record says in clear (``MismatchError``).
+5. What the sender signed in ``forsendelse.json`` is what the record says in clear, and its ``avsender`` is the organisation that
+   signed (``MismatchError``): the record itself is not signed, and a fagsystem acts on these fields.
 6. ``soknad.json`` and ``vedlegg.json``, where there are any, keep their formats (``InvalidDocumentError``).
 
 Opening a small package is one private RSA operation and as much again of small steps. The operation runs in a pool of as many
@@ -23,8 +24,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from consumers.connector import Fil, Leveranse
-from crypto import OpenedPackage, Spool, check_forsendelse, open_package
-from schemas.errors import DecodeError, MismatchError, UnsealError
+from crypto import OpenedPackage, Spool, check_forsendelse, open_package, organisasjonsnummer
+from schemas.errors import CertificateError, DecodeError, MismatchError, UnsealError
 from schemas.forsendelse import FILENAME
 from schemas.soknad_json import parse_soknad
 from schemas.vedlegg_json import parse_vedlegg
@@ -93,7 +94,7 @@ class Opener:
 
         Raises:
             UnsealError: Altered, not for us, or not signed by somebody trusted.
-            MismatchError: Moved from another søknad, type or kommune.
+            MismatchError: Moved from another søknad, type or kommune, or in another sender's name.
             InvalidDocumentError: ``soknad.json`` or ``vedlegg.json`` breaks its format.
             PackageMissingError: The dokumentlager does not have it.
             PackageUnavailableError: The dokumentlager does not answer.
@@ -127,6 +128,7 @@ class Opener:
         package = open_package(spool, keys=self.keys, trust=self.trust, now=now)
         try:
             check_forsendelse(package.forsendelse, record.forsendelse())
+            _check_sender(package, record)
             _check_documents(package)
         except BaseException:
             package.close()
@@ -199,6 +201,15 @@ def _check_received(spool: Spool, record: SoknadRecord) -> None:
     spool.finish()
     if spool.size != record.storrelse or spool.sha256 != record.sha256:
         raise UnsealError
+
+
+def _check_sender(package: OpenedPackage, record: SoknadRecord) -> None:
+    try:
+        signer = organisasjonsnummer(package.signer)
+    except CertificateError as error:
+        raise MismatchError("avsenders sertifikat har ikke noe organisasjonsnummer") from error
+    if signer != record.avsender:
+        raise MismatchError("pakken er ikke signert av den som meldingen oppgir som avsender")
 
 
 def _unlock(spool: Spool, keys: KeyRing) -> None:

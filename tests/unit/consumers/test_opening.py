@@ -11,13 +11,14 @@ from broker.record import soknad_of
 from consumers.opening import IN_LOOP_BYTES, Opener, check_record
 from crypto import Trust
 from schemas.errors import (
+    CertificateError,
     DecodeError,
     InvalidDocumentError,
     MismatchError,
     PackageMissingError,
     UnsealError,
 )
-from schemas.names import DigisosId, DokumentlagerId, Kommunenummer, MeldingId, Sha256
+from schemas.names import DigisosId, DokumentlagerId, Kommunenummer, MeldingId, Organisasjonsnummer, Sha256
 
 NUMBER = Kommunenummer("4601")
 
@@ -95,6 +96,23 @@ async def test_an_altered_package_is_refused_with_one_text(
 async def test_a_package_that_was_moved_is_refused(opener: Opener, make_record: Any, clock: Any, stated: Any) -> None:
     with pytest.raises(MismatchError):
         await opener.open(make_record(stated=stated), clock())
+
+
+async def test_a_package_in_another_senders_name_is_refused(opener: Opener, make_record: Any, clock: Any) -> None:
+    record = make_record().model_copy(update={"avsender": Organisasjonsnummer("974760673")})
+    with pytest.raises(MismatchError, match="avsender"):
+        await opener.open(record, clock())
+
+
+async def test_a_package_of_somebody_without_an_organisation_is_refused(
+    opener: Opener, make_record: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: Any) -> Any:
+        raise CertificateError("x")
+
+    monkeypatch.setattr("consumers.opening.organisasjonsnummer", none)
+    with pytest.raises(MismatchError, match="avsender"):
+        await opener.open(make_record(), clock())
 
 
 async def test_a_package_of_somebody_not_trusted_is_refused(
