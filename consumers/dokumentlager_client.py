@@ -5,11 +5,13 @@ Rules:
 1. A break in the middle is resumed from the byte where it was, a limited number of times, and only if the package is still the
    same (``If-Range`` with the first answer's ETag).
 2. Nothing that comes is trusted: whoever called compares size and digest with the record.
-3. A refused token is our own set-up and no fault of the søknad: unavailable, not missing.
+3. A refused token is our own set-up and no fault of the søknad: unavailable, not missing. A new token is tried once first, since
+   the issuer may have got new keys.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -18,7 +20,6 @@ from schemas.errors import PackageMissingError, PackageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
 
     from broker.tokens import ClientTokens
     from schemas.names import DokumentlagerId
@@ -28,6 +29,7 @@ MAX_RESUMES: Final = 5
 
 _OK: Final = 200
 _PARTIAL: Final = 206
+_UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
 
 
@@ -60,7 +62,7 @@ class DokumentlagerClient:
         for _ in range(1 + MAX_RESUMES):
             before = at
             try:
-                async with self._request(dokumentlager_id, await self._headers(at, etag)) as answer:
+                async with self._request(dokumentlager_id, at, etag) as answer:
                     etag = _check(answer, at)
                     async for piece in answer.aiter_bytes():
                         at += len(piece)
@@ -73,18 +75,32 @@ class DokumentlagerClient:
                     raise PackageUnavailableError(f"dokumentlageret svarer ikke ({type(error).__name__})") from error
         raise PackageUnavailableError("dokumentlageret brøt forbindelsen for mange ganger")
 
-    def _request(
-        self, dokumentlager_id: DokumentlagerId, headers: dict[str, str]
-    ) -> AbstractAsyncContextManager[httpx.Response]:
-        return self._http.stream("GET", f"{self._base_url}{PATH}{dokumentlager_id}", headers=headers)
+    @asynccontextmanager
+    async def _request(
+        self, dokumentlager_id: DokumentlagerId, at: int, etag: str | None
+    ) -> AsyncIterator[httpx.Response]:
+        url = f"{self._base_url}{PATH}{dokumentlager_id}"
+        async with self._http.stream("GET", url, headers=await self._headers(at, etag)) as answer:
+            if answer.status_code != _UNAUTHORIZED:
+                yield answer
+                return
+        self._tokens.forget()
+        async with self._http.stream("GET", url, headers=await self._headers(at, etag)) as answer:
+            yield answer
 
     async def _headers(self, at: int, etag: str | None) -> dict[str, str]:
-        headers = {"Authorization": f"Bearer {await self._tokens.access_token()}"}
+        headers = {"Authorization": f"Bearer {await self._token()}"}
         if at:
             headers["Range"] = f"bytes={at}-"
             if etag is not None:
                 headers["If-Range"] = etag
         return headers
+
+    async def _token(self) -> str:
+        try:
+            return await self._tokens.access_token()
+        except (ValueError, KeyError, TypeError) as error:  # an answer of the issuer's that is no token
+            raise PackageUnavailableError(f"tokenutstederen svarte uleselig ({type(error).__name__})") from error
 
 
 def _check(answer: httpx.Response, at: int) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,13 +15,17 @@ DATA = bytes(range(256)) * 40
 
 
 class Tokens:
-    async def access_token(self) -> str:
-        return "t"
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.forgotten = 0
 
-
-class NoTokens:
     async def access_token(self) -> str:
-        raise httpx.ConnectError("no issuer")
+        if self.error is not None:
+            raise self.error
+        return f"t{self.forgotten}"
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 class Breaking(httpx.AsyncByteStream):
@@ -62,7 +67,7 @@ async def read(server: Any, tokens: Any = None, size: int = len(DATA)) -> bytes:
 async def test_a_package_is_read_with_our_token() -> None:
     server = Server()
     assert await read(server) == DATA
-    assert server.requests[0].headers["Authorization"] == "Bearer t"
+    assert server.requests[0].headers["Authorization"] == "Bearer t0"
     assert server.requests[0].url.path.startswith("/dokumentlager/v1/pakker/")
 
 
@@ -107,7 +112,35 @@ async def test_nobody_there_and_no_token_are_outages() -> None:
     with pytest.raises(PackageUnavailableError):
         await read(nobody)
     with pytest.raises(PackageUnavailableError):
-        await read(Server(), NoTokens())
+        await read(Server(), Tokens(httpx.ConnectError("no issuer")))
+
+
+@pytest.mark.parametrize("error", [json.JSONDecodeError("x", "<html>", 0), KeyError("access_token"), TypeError()])
+async def test_an_issuer_that_answers_something_else_is_an_outage(error: Exception) -> None:
+    with pytest.raises(PackageUnavailableError):
+        await read(Server(), Tokens(error))
+
+
+async def test_a_token_that_is_refused_is_fetched_anew_and_tried_once_more() -> None:
+    server, tokens = Server(), Tokens()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401) if request.headers["Authorization"] == "Bearer t0" else server(request)
+
+    assert await read(answer, tokens) == DATA
+    assert tokens.forgotten == 1
+
+
+async def test_a_new_token_that_is_refused_too_is_not_tried_for_ever() -> None:
+    tokens, asked = Tokens(), []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["Authorization"])
+        return httpx.Response(401)
+
+    with pytest.raises(PackageUnavailableError):
+        await read(refuse, tokens)
+    assert asked == ["Bearer t0", "Bearer t1"]
 
 
 async def test_an_endless_answer_is_cut_off_behind_its_size() -> None:
