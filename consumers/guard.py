@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from schemas.errors import FagsystemFailureError, FagsystemUnavailableError, MeldingsformidlerError
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import timedelta
 
-    from consumers.connector import ConnectorEvent, FagsystemConnector, Leveranse, Svar
+    from consumers.connector import ConnectorEvent, FagsystemConnector, Leveranse, Settle, Svar
 
 
 class GuardedConnector:
@@ -57,11 +58,23 @@ class GuardedConnector:
         """Iterate over events; see ``FagsystemConnector.events``."""
         try:
             async for event in self._connector.events():
-                yield event
+                yield replace(event, settle=_guarded(event.settle))
         except MeldingsformidlerError:
             raise
         except Exception as error:  # noqa: BLE001 - a vendor's code may raise anything
             raise _failure("events", error) from None
+
+
+def _guarded(settle: Settle) -> Settle:
+    async def settled(error: MeldingsformidlerError | None) -> None:
+        try:
+            await settle(error)
+        except MeldingsformidlerError:
+            raise
+        except Exception as foreign:  # noqa: BLE001 - a vendor's code may raise anything
+            raise _failure("settle", foreign) from None
+
+    return settled
 
 
 def _failure(where: str, error: Exception) -> FagsystemFailureError:

@@ -10,6 +10,7 @@ Rules:
 4. A case update keeps NAV's format; the first one of a case says MOTTATT; it is signed by the connector and sealed for the
    sender's innsyn. What breaks this, or is too large for a record, is refused with a code and never comes again.
 5. Events of one kommune are handled one at a time, in order; an outage of Kafka holds them all.
+6. An update's meldingId follows from its files, all of them: a repeat is seen to be one, and a letter that was replaced is news.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from broker.log import get_logger
 from broker.record import Outgoing, cloud_event_headers
 from broker.retry import ALWAYS, Random, delay
 from broker.routing import hendelse_topic
+from broker.runtime import place_of
 from consumers import metrics
 from consumers.connector import ConnectorEvent, Oppdatering, SvarAvvist, SvarMottatt, reason_code
 from consumers.kvitteringer import Answer
@@ -36,6 +38,7 @@ from schemas.errors import (
     MismatchError,
     PackError,
     RecordTooLargeError,
+    UnexpectedRecordError,
 )
 from schemas.forsendelse import FILENAME as FORSENDELSE
 from schemas.forsendelse import Forsendelse
@@ -146,21 +149,38 @@ class HendelseHandler:
 
     async def _handle_until_done(self, event: ConnectorEvent) -> None:
         """Repeat what an outage stopped; a refusal is told once."""
-        kind = type(event).__name__
+        refusal: MeldingsformidlerError | None = None
         failures = 0
         while True:
             try:
-                await self.handle(event)
-            except _REFUSALS as error:
-                metrics.EVENTS.labels(type=kind, resultat="refused").inc()
-                self._log.warning("connector_event_refused", type=kind, exc_info=error, digisos_id=_digisos_id(event))
-                await event.refuse(error)
-                return
+                refusal = refusal or await self._refusal(event)
+                if refusal is not None:
+                    await event.refuse(refusal)
             except MeldingsformidlerError as error:
                 failures += 1
                 await asyncio.sleep(self._wait_after(failures, "connector_event_postponed", error))
             else:
                 return
+
+    async def _refusal(self, event: ConnectorEvent) -> MeldingsformidlerError | None:
+        """Take the event to its topic; return why it can never get there, None when it did."""
+        kind = type(event).__name__
+        try:
+            await self.handle(event)
+        except _REFUSALS as error:
+            refusal: MeldingsformidlerError = error
+        except MeldingsformidlerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one event must never stop the others, or the kommune's søknader
+            self._log.critical(
+                "event_failed_unexpectedly", type=kind, feiltype=type(error).__name__, sted=place_of(error)
+            )
+            refusal = UnexpectedRecordError(f"uventet feil under behandling av hendelsen ({type(error).__name__})")
+        else:
+            return None
+        metrics.EVENTS.labels(type=kind, resultat="AVVIST").inc()
+        self._log.warning("connector_event_refused", type=kind, exc_info=refusal, digisos_id=_digisos_id(event))
+        return refusal
 
     def _wait_after(self, failures: int, what: str, error: MeldingsformidlerError) -> float:
         """Log an outage and return how many seconds to wait."""
@@ -225,7 +245,7 @@ class HendelseHandler:
     def _seal(self, event: Oppdatering) -> Outgoing:
         now = self._clock()
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as exact as the record
-        melding_id = MeldingId.of(uuid5(_NAMESPACE, f"{event.digisos_id}/{Sha256.of(event.digisos_soker)}"))
+        melding_id = _melding_id(event)
         forsendelse = Forsendelse(
             digisos_id=event.digisos_id,
             melding_id=melding_id,
@@ -264,8 +284,14 @@ class HendelseHandler:
 
     def _told(self, event: ConnectorEvent, **what: object) -> None:
         kind = type(event).__name__
-        metrics.EVENTS.labels(type=kind, resultat="published").inc()
+        metrics.EVENTS.labels(type=kind, resultat="PUBLISERT").inc()
         self._log.info("connector_event_published", type=kind, **what)
+
+
+def _melding_id(event: Oppdatering) -> MeldingId:
+    """Return the same id for the same update, whenever it comes, and another for any other content (rule 6)."""
+    letters = "".join(f"/{Sha256.of(each.name.encode())}:{Sha256.of(each.content)}" for each in event.files)
+    return MeldingId.of(uuid5(_NAMESPACE, f"{event.digisos_id}/{Sha256.of(event.digisos_soker)}{letters}"))
 
 
 def _digisos_id(event: ConnectorEvent) -> str | None:

@@ -91,3 +91,20 @@ async def test_a_polite_connector_is_not_changed() -> None:
     svar = Mottatt()
     assert await connector.deliver(svar) is svar
     assert len([event async for event in connector.events()]) == 1
+
+
+async def test_a_foreign_error_of_an_acknowledgement_becomes_a_failure() -> None:
+    class Sour(Rude):
+        async def events(self) -> AsyncIterator[ConnectorEvent]:
+            async def settle(error: Any) -> None:
+                raise error or OSError(SECRET)
+
+            yield ConnectorEvent(settle)
+
+    connector = GuardedConnector(Sour(), timeout=timedelta(seconds=5))
+    (event,) = [each async for each in connector.events()]
+    with pytest.raises(FagsystemFailureError) as raised:
+        await event.ack()
+    assert SECRET not in str(raised.value)
+    with pytest.raises(UnsealError):
+        await event.refuse(UnsealError())

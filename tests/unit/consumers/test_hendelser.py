@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.routing import hendelse_topic, kvittering_topic
 from consumers.connector import ConnectorEvent, Oppdatering, SvarAvvist, SvarMottatt, Vedlagt
@@ -15,8 +17,10 @@ from consumers.hendelser import HendelseHandler, Innsyn
 from consumers.kvitteringer import Answer, Kvitteringer
 from crypto import KeyRing, Signer, Spool, open_package
 from schemas.codec import decode
+from schemas.digisos_soker_json import parse_digisos_soker
 from schemas.errors import (
     BrokerUnavailableError,
+    FagsystemFailureError,
     InvalidDocumentError,
     MeldingsformidlerError,
     PackError,
@@ -29,6 +33,7 @@ from schemas.records import HendelseRecord
 
 NUMBER = Kommunenummer("4601")
 CASE = DigisosId.new()
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -193,3 +198,59 @@ async def test_an_outage_holds_an_event_and_loses_it_not(
     assert len(publisher.on(hendelse_topic(NUMBER))) == 1
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def update_ids(handler: HendelseHandler, publisher: Any, settled: Settled, *updates: tuple[Vedlagt, ...]) -> Any:
+    document = make_digisos_soker(now=NOW)
+    for files in updates:
+        await handler.handle(Oppdatering(settled, CASE, document, files))
+    return [decode(HendelseRecord, each.value).melding_id for each in publisher.on(hendelse_topic(NUMBER))]
+
+
+async def test_an_updates_id_follows_from_all_its_files(
+    handler: HendelseHandler, publisher: Any, settled: Settled
+) -> None:
+    one, other = Vedlagt("brev.pdf", b"%PDF 1"), Vedlagt("brev.pdf", b"%PDF 2")
+    renamed = Vedlagt("vedtak.pdf", b"%PDF 1")
+    first, again, *rest = await update_ids(
+        handler, publisher, settled, (one,), (one,), (other,), (renamed,), (), (one, renamed)
+    )
+    assert first == again
+    assert len({first, *rest}) == 5
+
+
+async def test_an_event_that_makes_our_own_code_fail_is_refused_and_the_next_one_goes(
+    handler: HendelseHandler, fagsystem: MemoryConnector, publisher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deep(document: bytes) -> Any:
+        if document == b"poison":
+            raise RecursionError("12345678901")
+        return parse_digisos_soker(document)
+
+    monkeypatch.setattr("consumers.hendelser.parse_digisos_soker", deep)
+    running = asyncio.create_task(handler.run())
+    with capture_logs() as lines:
+        fagsystem.tell_oppdatering(CASE, b"poison")
+        fagsystem.tell_oppdatering(CASE, make_digisos_soker(now=NOW))
+        await until(lambda: not fagsystem.unsettled)
+    assert [each.code for each in fagsystem.refused] == ["kontrakt.uventet"]
+    assert len(publisher.on(hendelse_topic(NUMBER))) == 1
+    assert [line["feiltype"] for line in lines if line["log_level"] == "critical"] == ["RecursionError"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_refusal_that_cannot_be_told_is_told_again(
+    handler: HendelseHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.hendelser.delay", lambda *_: timedelta())
+    told: list[MeldingsformidlerError | None] = []
+
+    async def settle(error: MeldingsformidlerError | None) -> None:
+        told.append(error)
+        if len(told) == 1:
+            raise FagsystemFailureError("full disk")
+
+    await handler._handle_until_done(Oppdatering(settle, CASE, b"no document"))
+    assert told == [told[0], told[0]]
+    assert isinstance(told[0], InvalidDocumentError)
