@@ -205,6 +205,9 @@ class HttpConnector:
         after = await self._context.state.get(CURSOR) or ""
         while True:
             page = await self._fetch(after)
+            if page and page[-1].id == after:
+                self._log.warning("connector_cursor_stuck", antall=len(page))
+                page = ()  # the fagsystem does not heed the cursor: the same page again
             for hendelse in page:
                 place = _Place(hendelse.id)
                 self._places.append(place)
@@ -330,9 +333,14 @@ def retry_after(value: str, now: datetime) -> timedelta | None:
         return timedelta(seconds=min(int(value[:10]), 10**8))
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta())
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        OverflowError,
+    ):  # what the standard library's parser has been seen to raise
         return None
-    return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta())
 
 
 @contextmanager

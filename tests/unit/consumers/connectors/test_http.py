@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,9 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 def connector(answer: Any, state: Any = None, **settings: Any) -> HttpConnector:
     transport = httpx.MockTransport(answer if callable(answer) else lambda _: answer)
     context = ConnectorContext(Kommunenummer("4601"), lambda: NOW, state)
-    return HttpConnector(HttpSettings(url="http://f/4601/", intervall_s=0.01, **settings), context, transport=transport)
+    return HttpConnector(
+        HttpSettings(**{"url": "http://f/4601/", "intervall_s": 0.01} | settings), context, transport=transport
+    )
 
 
 def leveranse(name: str = "a.pdf", content: bytes = b"%PDF") -> Leveranse:
@@ -180,7 +183,33 @@ async def test_a_page_that_cannot_be_read_is_an_outage(answer: httpx.Response) -
         ("soon", None),
         ("-5", None),
         ("999999999999999999", timedelta(seconds=10**8)),
+        ("Mon, 23 Nov 2026 12:00:00 +99999999999999999999", None),
+        ("Mon, 23 Nov 99999999999999999999 12:00:00 GMT", None),
+        ("Mon, 23 Nov", None),
+        (",", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str, wait: timedelta | None) -> None:
     assert retry_after(value, NOW) == wait
+
+
+async def test_a_fagsystem_that_does_not_heed_the_cursor_is_asked_again_in_its_time_and_tells_nothing_twice() -> None:
+    asked: list[str] = []
+    twice = asyncio.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params["etter"])
+        if len(asked) > 1:
+            twice.set()
+        return httpx.Response(200, json={"hendelser": [{"id": "1", "type": "MOTTATT", "meldingId": MeldingId.new()}]})
+
+    events = connector(answer, State(), intervall_s=30).events()
+    await anext(events)
+    waiting = asyncio.ensure_future(anext(events))
+    await asyncio.wait_for(twice.wait(), 5)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert asked == ["", "1"]
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
