@@ -14,6 +14,8 @@ Rules:
 1. A søknad is written to a folder under ``arbeid/``, synced, and renamed into ``inn/``: nobody sees half of one.
 2. ``FERDIG`` holds the SHA-256 of each file, so that the receiver can check what it read.
 3. A søknad that has been dropped is not dropped again, also when the fagsystem has taken the folder away: ``levert/`` remembers.
+   It is noted as on its way (``<meldingId>.pa-vei``) before the rename: if a crash comes between the rename and the note that it
+   is done, what is on its way and no longer under ``arbeid/`` has been dropped.
 4. The fagsystem writes a receipt or an update under another name, or without its FERDIG, and renames or marks it when it is
    whole. What is in ut/ stays there until it is durable on its topic.
 5. Folders are mode 0700 and files 0600: what lies here is in clear, in the receiver's own domain.
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
 MARKER: Final = "FERDIG"
 LEVERANSE: Final = "leveranse.json"
+ON_ITS_WAY_SUFFIX: Final = ".pa-vei"
 RECEIPT_SUFFIX: Final = ".kvittering.json"
 MAX_READ_BYTES: Final = 16 * 1024 * 1024
 _PRIVATE_FOLDER: Final = 0o700
@@ -123,7 +126,16 @@ class FiledropConnector:
         for name in ("inn", "ut", "behandlet", "avvist", "levert", "arbeid"):
             self._folder(name).mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         for left in self._folder("arbeid").iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+            self._clear(left)
+
+    def _clear(self, work: Path) -> None:
+        """Remove what was never dropped: first the note that it is on its way, or it would seem to be dropped."""
+        self._on_its_way(work.name).unlink(missing_ok=True)
+        sync_folder(self._folder("levert"))
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _on_its_way(self, name: str) -> Path:
+        return self._folder("levert") / f"{name}{ON_ITS_WAY_SUFFIX}"
 
     async def deliver(self, forsendelse: Leveranse) -> Svar:
         """Drop the søknad; the answer comes as a receipt."""
@@ -140,11 +152,17 @@ class FiledropConnector:
         return Levert()
 
     def _is_dropped(self, melding_id: MeldingId) -> bool:
-        return (self._folder("levert") / melding_id).exists() or (self._folder("inn") / melding_id).exists()
+        if (self._folder("levert") / melding_id).exists():
+            return True
+        left_work = not (self._folder("arbeid") / melding_id).exists()
+        if (self._folder("inn") / melding_id).exists() or (left_work and self._on_its_way(melding_id).exists()):
+            self._note_dropped(melding_id)
+            return True
+        return False
 
     async def _drop(self, forsendelse: Leveranse) -> None:
         work = self._folder("arbeid") / forsendelse.melding_id
-        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+        await asyncio.to_thread(self._clear, work)
         work.mkdir(mode=_PRIVATE_FOLDER)
         sums = {
             file.name: await self._write(work / file.name, forsendelse.read(file.name)) for file in forsendelse.files
@@ -168,9 +186,18 @@ class FiledropConnector:
 
     def _make_visible(self, work: Path, melding_id: MeldingId) -> None:
         sync_folder(work)
+        sync_folder(work.parent)
+        self._on_its_way(melding_id).touch(mode=_PRIVATE_FILE)
+        sync_folder(self._folder("levert"))
         work.rename(self._folder("inn") / melding_id)
+        self._note_dropped(melding_id)
+
+    def _note_dropped(self, melding_id: MeldingId) -> None:
+        sync_folder(self._folder("arbeid"))
         sync_folder(self._folder("inn"))
-        (self._folder("levert") / melding_id).touch(mode=_PRIVATE_FILE)
+        done = self._folder("levert") / melding_id
+        done.touch(mode=_PRIVATE_FILE)
+        self._on_its_way(melding_id).unlink(missing_ok=True)
         sync_folder(self._folder("levert"))
 
     async def events(self) -> AsyncIterator[ConnectorEvent]:

@@ -82,6 +82,51 @@ async def test_what_the_fagsystem_took_away_is_not_dropped_again(connector: File
     assert not (root / "inn" / one.melding_id).exists()
 
 
+class PowerCutError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_crash_behind_the_rename_does_not_drop_twice(
+    connector: FiledropConnector, root: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    def cut(_: MeldingId) -> None:
+        raise PowerCutError
+
+    one = leveranse({"a.pdf": b"%PDF"})
+    with monkeypatch.context() as patch:
+        patch.setattr(connector, "_note_dropped", cut)
+        with pytest.raises(PowerCutError):
+            await connector.deliver(one)
+    if taken:
+        (root / "inn" / one.melding_id).rename(root / "tatt")
+    await connector.start()
+    assert await connector.deliver(one) == Levert()
+    assert (root / "inn" / one.melding_id).exists() is not taken
+    assert [path.name for path in (root / "levert").iterdir()] == [one.melding_id]
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+async def test_a_crash_before_the_rename_does_not_lose_it(
+    connector: FiledropConnector, root: Path, monkeypatch: pytest.MonkeyPatch, *, restarts: bool
+) -> None:
+    def cut(*_: Any) -> None:
+        raise PowerCutError
+
+    one = leveranse({"a.pdf": b"%PDF"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", cut)
+        with pytest.raises(PowerCutError):
+            await connector.deliver(one)
+    assert (root / "levert" / f"{one.melding_id}.pa-vei").exists()
+    if restarts:
+        await connector.start()
+        assert list((root / "levert").iterdir()) == []
+    assert await connector.deliver(one) == Levert()
+    assert (root / "inn" / one.melding_id / "FERDIG").exists()
+    assert [path.name for path in (root / "levert").iterdir()] == [one.melding_id]
+
+
 async def test_a_start_clears_what_a_crash_left_half_written(connector: FiledropConnector, root: Path) -> None:
     (root / "arbeid" / "halv").mkdir()
     (root / "arbeid" / "halv" / "a.pdf").write_bytes(b"%P")
