@@ -47,4 +47,4 @@ lock: $(PYTHON_READY)  ## Resolve pyproject.toml's dependencies anew; ARGS="--up
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock $(ARGS) >/dev/null
 
 clean:  ## Remove what was made here; the cache for all clones (~/.cache/meldingsformidler) stays
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
