@@ -1,4 +1,4 @@
-"""What every HTTP door of ours has in common: Fiks' error object, health, metrics, and a server that stops cleanly.
+"""What every HTTP door of ours has in common: Fiks' error object, a limit on bodies, health, metrics, and a clean stop.
 
 Errors have the shape that Fiks' clients parse (``timestamp, status, error, errorId, path, originalPath, message, errorCode,
 errorJson``). A message names a field, a part or a header and says what to do; it never repeats a value.
@@ -7,8 +7,11 @@ errorJson``). A message names a field, a part or a header and says what to do; i
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -20,15 +23,28 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from broker.body_limit import MAX_BODY_BYTES, BodyLimit, BodyTooLarge
+from broker.http_guard import GuardedProtocol
 from broker.log import get_logger
-from schemas.errors import ContractError, CryptoError, MeldingsformidlerError
+from schemas.errors import ConfigurationError, ContractError, CryptoError, MeldingsformidlerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from starlette.types import Scope
+
 GRACE_S: Final = 10
 """How long open requests get to end after a stop was asked for."""
+BIND_WITHIN_S: Final = GRACE_S + 2.0
+"""How long we wait for a port that is taken: the process before us may have requests to end."""
+MAX_CONNECTIONS: Final = 2_000
+"""More open connections than this, and the rest are told 503 at once."""
+KEEP_ALIVE_S: Final = 5
+INSTANCE_ENV: Final = "FORMIDLER_INSTANS"
+"""Which start of which process this is, given by the supervisor."""
+INSTANCE_HEADER: Final = "Formidler-Instans"
+"""Stands on every ``/isready``, so that the supervisor knows its own child from a stranger on the same port."""
 
 
 class FiksError(Exception):
@@ -60,7 +76,7 @@ class FiksError(Exception):
 
 
 def error_response(request: Request, error: FiksError) -> JSONResponse:
-    """Return Fiks' error object (``fiks-kontrakter``: ks-no.github.io, Felles/integrasjoner)."""
+    """Return Fiks' error object (KS' documentation of its APIs: developers.fiks.ks.no and ks-no.github.io)."""
     return JSONResponse(
         {
             "timestamp": time.time_ns() // 1_000_000,
@@ -78,8 +94,16 @@ def error_response(request: Request, error: FiksError) -> JSONResponse:
     )
 
 
-def install_fiks_errors(app: FastAPI) -> None:
-    """Answer every failure of ``app`` with Fiks' error object; what we did not foresee is logged and told as a 500."""
+def install_fiks_errors(app: FastAPI, *, large_bodies: Callable[[Scope], bool] | None = None) -> None:
+    """Answer every failure of ``app`` with Fiks' error object; what we did not foresee is logged and told as a 500.
+
+    A body of more than ``MAX_BODY_BYTES`` is such a failure (413), before any of it is parsed.
+
+    Args:
+        app: Whose failures.
+        large_bodies: Says for which requests there is no such limit, because their route limits them by itself.
+    """
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, exempt=large_bodies)
 
     @app.exception_handler(FiksError)
     async def fiks(request: Request, error: FiksError) -> JSONResponse:
@@ -88,7 +112,7 @@ def install_fiks_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
-        message = HTTPStatus(error.status_code).phrase
+        message = error.detail if isinstance(error, BodyTooLarge) else HTTPStatus(error.status_code).phrase
         return error_response(request, FiksError(error.status_code, message, headers=headers))
 
     @app.exception_handler(RequestValidationError)
@@ -134,6 +158,7 @@ class Health:
 def health_router(health: Health) -> APIRouter:
     """Return ``/isalive``, ``/isready`` and ``/metrics``, as Nais expects them."""
     router = APIRouter(tags=["drift"])
+    instance = {INSTANCE_HEADER: os.environ[INSTANCE_ENV]} if INSTANCE_ENV in os.environ else None
 
     @router.get("/isalive")
     async def isalive() -> PlainTextResponse:
@@ -142,7 +167,8 @@ def health_router(health: Health) -> APIRouter:
     @router.get("/isready")
     async def isready() -> JSONResponse:
         problems = health.problems()
-        return JSONResponse({"klar": not problems, "mangler": problems}, status_code=503 if problems else 200)
+        status = 503 if problems else 200
+        return JSONResponse({"klar": not problems, "mangler": problems}, status_code=status, headers=instance)
 
     @router.get("/metrics")
     async def metrics() -> Response:
@@ -166,17 +192,23 @@ async def serve(app: FastAPI, host: str, port: int, stop: asyncio.Event) -> None
     Args:
         app: What to serve.
         host: Address to bind, for example ``127.0.0.1``.
-        port: TCP port; in use already is an ``OSError``-caused exit of the server, raised here as ``RuntimeError``.
-        stop: Set it to stop.
+        port: TCP port.
+        stop: Set it to stop; it is set when this returns or raises.
+
+    Raises:
+        ConfigurationError: The port is somebody else's, or the address is not this machine's.
     """
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=GuardedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = _Server(config)
@@ -185,12 +217,37 @@ async def serve(app: FastAPI, host: str, port: int, stop: asyncio.Event) -> None
         await stop.wait()
         server.should_exit = True
 
-    async with asyncio.TaskGroup() as tasks:
-        watcher = tasks.create_task(stop_when_asked())
+    watcher = asyncio.create_task(stop_when_asked())
+    try:
+        listening = await _listen(host, port, stop)
+        if listening is not None:
+            with listening:
+                await server.serve(sockets=[listening])
+    except SystemExit as error:  # theirs, for an application that does not begin
+        raise RuntimeError("applikasjonen begynte ikke") from error
+    finally:
+        stop.set()
+        await watcher
+
+
+async def _listen(host: str, port: int, stop: asyncio.Event) -> socket.socket | None:
+    """Return a socket that listens, or None when a stop was asked for while the port was taken."""
+    deadline = time.monotonic() + BIND_WITHIN_S
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while not stop.is_set():
         try:
-            await server.serve()
-        except SystemExit as error:
-            raise RuntimeError(f"kan ikke lytte på {host}:{port}") from error
-        finally:
-            stop.set()
-            await watcher
+            return socket.create_server((host, port), family=family, backlog=2048)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigurationError(
+                    f"kan ikke lytte på {host}:{port} ({os.strerror(error.errno or 0)})"
+                ) from error
+            if time.monotonic() >= deadline:
+                raise ConfigurationError(f"kan ikke lytte på {host}:{port}: porten er opptatt") from error
+        await _wait_for(stop, 0.1)
+    return None
+
+
+async def _wait_for(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from broker.web import Health
     from producers.library import Producer
 
+INTAKE_PATH: Final = "/digisos/api/v1/soknader/"
 BATCH_BYTES: Final = 256 * 1024
 """So much of a body is gathered before a thread is asked to work on it."""
 IDLE_S: Final = 60.0
@@ -64,7 +65,7 @@ def create_app(
         health: Whether the process is ready.
     """
     app = FastAPI(title="Meldingsformidler: producers", version="1")
-    install_fiks_errors(app)
+    install_fiks_errors(app, large_bodies=lambda scope: scope["path"].startswith(INTAKE_PATH))  # ``batches`` limits them
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:

@@ -113,7 +113,7 @@ class HttpFagsystem:
 def make_app(fagsystem: HttpFagsystem, health: Health) -> FastAPI:
     """Return the fagsystem's HTTP doors: søknader, hendelser, and ``/styring`` for its operator."""
     app = FastAPI(title="Simulert fagsystem", openapi_url=None)
-    install_fiks_errors(app)
+    install_fiks_errors(app, large_bodies=lambda scope: scope["path"].endswith("/soknader"))  # with all their files
     app.include_router(health_router(health))
 
     @app.put("/styring")
