@@ -129,11 +129,20 @@ class TokenVerifier:
         Raises:
             FiksError: 401 for a missing or invalid token, 403 for a valid one that names no person.
         """
+        return (await self.citizen_for(authorization))[0]
+
+    async def citizen_for(self, authorization: str | None) -> tuple[Fodselsnummer, float]:
+        """Return the person whose token this is, and for how many seconds more it is valid: for an answer that goes on.
+
+        Raises:
+            FiksError: As ``citizen``.
+        """
         claims = await self._claims(authorization)
         try:
-            return Fodselsnummer(str(claims.get("pid", "")))
+            person = Fodselsnummer(str(claims.get("pid", "")))
         except InvalidNameError:
             raise FiksError(403, "access_token gjelder ikke en person (pid mangler)") from None
+        return person, max(float(claims["exp"]) - self._clock().timestamp(), 0.0)
 
     async def client(self, authorization: str | None, scope: str = SCOPE) -> Client:
         """Return the machine whose token this is.

@@ -6,6 +6,7 @@ Rules:
    403 with the same text, by the same single look-up: as at Fiks, which has no 404 here.
 2. A machine may ask only if its organisation is one of the senders: what a søknad's status is, is not a vendor's business.
 3. Nothing is cached on the way.
+4. A token is looked at before a body is, and a stream does not outlive the token that opened it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import APIRouter, FastAPI, Header, Query, Response
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from broker.web import FiksError, Health, health_router, install_fiks_errors
 from kvittering.applier import view_of
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 FORBIDDEN: Final = "Ingen tilgang til søknaden, eller den finnes ikke"
 NO_STORE: Final = {"Cache-Control": "no-store"}
 MAX_STATUS_IDS: Final = 10_000
+MAX_BODY_BYTES: Final = 1024 * 1024
+MAX_FIELDS_TOLD: Final = 10
 
 Authorization = Annotated[str | None, Header()]
 
@@ -45,6 +48,31 @@ class StatusRequest(WireModel):
     """Which søknader a sender asks about."""
 
     digisos_id_liste: Annotated[tuple[DigisosId, ...], Field(max_length=MAX_STATUS_IDS)]
+
+
+STATUS_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {"application/json": {"schema": StatusRequest.model_json_schema()}},
+}
+
+
+async def read_status_request(request: Request) -> StatusRequest:
+    """Return what a sender asks, read here and not by FastAPI, which would read all of it before we saw a token.
+
+    Raises:
+        FiksError: 413 for more than 1 MiB, 400 for anything that is not a ``StatusRequest``.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise FiksError(413, f"forespørselen er større enn {MAX_BODY_BYTES} byte")
+    try:
+        return StatusRequest.model_validate_json(bytes(body))
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        where = "; ".join(".".join(map(str, ("body", *one["loc"]))) for one in errors[:MAX_FIELDS_TOLD])
+        raise FiksError(400, f"ugyldig eller manglende felt: {where}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +122,21 @@ class Innsyn:
             raise FiksError(403, FORBIDDEN)
         return project(state)
 
-    def stream(self, digisos_id: DigisosId, eier: Eier, last_event_id: str | None) -> AsyncGenerator[bytes]:
-        """Return the owner's stream of a søknad that is theirs; see ``stream.events``."""
+    def stream(
+        self, digisos_id: DigisosId, eier: Eier, valid_s: float, last_event_id: str | None
+    ) -> AsyncGenerator[bytes]:
+        """Return the owner's stream of a søknad that is theirs; see ``stream.events``.
+
+        Args:
+            digisos_id: Which søknad.
+            eier: Its owner.
+            valid_s: For how long the owner's token is valid.
+            last_event_id: The version that the client has, if it came back.
+
+        Raises:
+            FiksError: 429 or 503 when there are too many streams.
+        """
+        self.hub.check_room(eier)
 
         async def current() -> View:
             return view_of(await self.shown(digisos_id, eier))
@@ -103,10 +144,11 @@ class Innsyn:
         return events(
             self.hub,
             digisos_id,
+            eier,
             current,
             last_event_id=last_event_id,
             heartbeat_s=self.heartbeat_s,
-            max_stream_s=self.max_stream_s,
+            max_stream_s=min(self.max_stream_s, valid_s),
         )
 
     async def check_avsender(self, authorization: str | None) -> None:
@@ -164,9 +206,10 @@ def innsyn_router(innsyn: Innsyn) -> APIRouter:
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> StreamingResponse:
         """Stream the status as server-sent events: ``status``, with the view as data and its version as id."""
-        eier = await innsyn.eier(authorization)
+        person, valid_s = await innsyn.tokens.citizen_for(authorization)
+        eier = person.eier(innsyn.eier_key)
         await innsyn.shown(digisos_id, eier)
-        stream = innsyn.stream(digisos_id, eier, last_event_id)
+        stream = innsyn.stream(digisos_id, eier, valid_s, last_event_id)
         headers = NO_STORE | {"X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -178,16 +221,17 @@ def avsender_router(innsyn: Innsyn) -> APIRouter:
     """Return the sender's routes, the first as NAV's own clients call it."""
     router = APIRouter(tags=["avsender"])
 
-    @router.post("/digisos/api/v1/nav/soknader/status")
+    @router.post("/digisos/api/v1/nav/soknader/status", openapi_extra={"requestBody": STATUS_BODY})
     async def status(
-        request: StatusRequest,
+        request: Request,
         sporings_id: Annotated[str, Query(alias="sporingsId", min_length=1, max_length=100)],
         authorization: Authorization = None,
     ) -> dict[str, list[dict[str, Any]]]:
         """Return which søknader the fagsystem has; one that is unknown is not delivered."""
         _ = sporings_id
         await innsyn.check_avsender(authorization)
-        delivered = await innsyn.store.delivered(request.digisos_id_liste)
+        asked = await read_status_request(request)
+        delivered = await innsyn.store.delivered(asked.digisos_id_liste)
         return {"statusListe": [{"digisosId": one, "levertFagsystem": yes} for one, yes in delivered.items()]}
 
     @router.get("/drift/v1/soknader/{digisos_id}")

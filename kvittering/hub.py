@@ -4,24 +4,29 @@ Rules:
 
 1. A listener's queue is bounded. One that does not keep up loses the oldest views: the newest is the whole truth.
 2. A listener registers before it reads the store, so that no change falls between the two.
+3. One owner has a few streams, and all owners together so many that the process still serves: one more is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from broker.web import FiksError
 from kvittering.metrics import LISTENERS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from schemas.names import DigisosId
+    from schemas.names import DigisosId, Eier
 
 MAX_QUEUE: Final = 32
+MAX_STREAMS_EACH: Final = 10
+MAX_STREAMS: Final = 1_000
+RETRY_AFTER: Final = {"Retry-After": "30"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +78,41 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: dict[DigisosId, set[Listener]] = {}
+        self._streams: Counter[Eier] = Counter()
         self._closed = False
 
+    def check_room(self, eier: Eier) -> None:
+        """Say whether the owner may have one more stream (rule 3).
+
+        Raises:
+            FiksError: 429 when this owner has as many as one may have, 503 when all together have.
+        """
+        if self._streams[eier] >= MAX_STREAMS_EACH:
+            raise FiksError(429, "for mange åpne strømmer for samme person; lukk noen først", headers=RETRY_AFTER)
+        if self._streams.total() >= MAX_STREAMS:
+            raise FiksError(503, "for mange åpne strømmer nå; prøv igjen", headers=RETRY_AFTER)
+
     @contextmanager
-    def listen(self, digisos_id: DigisosId) -> Generator[Listener]:
-        """Listen to a søknad for as long as the context lasts."""
+    def listen(self, digisos_id: DigisosId, eier: Eier) -> Generator[Listener]:
+        """Listen to an owner's søknad for as long as the context lasts.
+
+        Raises:
+            FiksError: There is no room; see ``check_room``.
+        """
+        self.check_room(eier)
         listener = Listener()
         if self._closed:
             listener.close()
         self._listeners.setdefault(digisos_id, set()).add(listener)
+        self._streams[eier] += 1
         LISTENERS.inc()
         try:
             yield listener
         finally:
             LISTENERS.dec()
+            self._streams[eier] -= 1
+            if not self._streams[eier]:
+                del self._streams[eier]
             remaining = self._listeners[digisos_id]
             remaining.discard(listener)
             if not remaining:

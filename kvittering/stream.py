@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from kvittering.hub import Hub, View
-    from schemas.names import DigisosId
+    from schemas.names import DigisosId, Eier
 
 HEARTBEAT = b": her\n\n"
 
@@ -26,6 +26,7 @@ HEARTBEAT = b": her\n\n"
 async def events(
     hub: Hub,
     digisos_id: DigisosId,
+    eier: Eier,
     current: Callable[[], Awaitable[View]],
     *,
     last_event_id: str | None,
@@ -37,14 +38,15 @@ async def events(
     Args:
         hub: Where changes come from.
         digisos_id: Which søknad.
+        eier: Whose stream it is.
         current: Reads the present view from the store.
         last_event_id: The version that the client has, if it came back.
         heartbeat_s: How often an idle stream says that it lives.
-        max_stream_s: How long the stream lasts; the client comes back with a token that is still valid.
+        max_stream_s: How long the stream lasts, at most for as long as the client's token does.
     """
     ends = time.monotonic() + max_stream_s
     shown = last_event_id
-    with hub.listen(digisos_id) as listener:
+    with hub.listen(digisos_id, eier) as listener:
         try:
             listener.put(await current())
             while (left := ends - time.monotonic()) > 0:

@@ -94,6 +94,14 @@ async def test_a_token_ends_ten_seconds_after_its_time_and_not_before(clock: Any
         await verifier(clock).citizen(f"Bearer {token}")
 
 
+async def test_a_citizens_token_says_for_how_long_it_is_valid(clock: Any) -> None:
+    ends = int(clock().timestamp()) + 60
+    _, seconds = await verifier(clock).citizen_for(f"Bearer {make_token(clock(), pid='15076500565', exp=ends)}")
+    assert seconds == pytest.approx(ends - clock().timestamp())
+    clock.move(seconds=65)
+    assert (await verifier(clock).citizen_for(f"Bearer {make_token(clock(), pid='15076500565', exp=ends)}"))[1] == 0
+
+
 async def test_a_token_of_another_key_with_the_same_name_is_a_401(clock: Any) -> None:
     with pytest.raises(FiksError) as caught:
         await verifier(clock).citizen(f"Bearer {make_token(clock(), make_key('k1'))}")

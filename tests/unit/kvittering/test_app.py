@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,7 +14,7 @@ from broker.tokens import StaticJwks, TokenVerifier
 from broker.web import Health
 from crypto.certificates import certificate_pem
 from kvittering.app import FORBIDDEN, Innsyn, create_app
-from kvittering.hub import Hub
+from kvittering.hub import MAX_STREAMS_EACH, Hub
 from kvittering.store import StatusStore
 from kvittering.verification import verify_chain
 from schemas.names import DigisosId, Organisasjonsnummer
@@ -194,6 +196,64 @@ async def test_a_bad_list_is_refused_by_field_and_without_its_value(door: Door) 
         assert answer.status_code == 400
         assert "digisosIdListe" in answer.json()["message"]
         assert "hemmelig-verdi" not in answer.text
+
+
+STATUS_URL = "/digisos/api/v1/nav/soknader/status?sporingsId=1"
+
+
+class Body:
+    """A request's body that counts what was read of it."""
+
+    def __init__(self, chunks: int) -> None:
+        self.chunks, self.read = chunks, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.read < self.chunks:
+            self.read += 1
+            yield b" " * 65_536
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}])
+async def test_nothing_of_a_body_is_read_before_the_token_holds(door: Door, headers: dict[str, str]) -> None:
+    body = Body(10_000)
+    assert (await door.http.post(STATUS_URL, content=body, headers=headers)).status_code == 401
+    assert body.read == 0
+
+
+async def test_a_body_is_read_only_as_far_as_it_may_be_long(door: Door) -> None:
+    body = Body(10_000)
+    answer = await door.http.post(STATUS_URL, content=body, headers=door.machine())
+    assert answer.status_code == 413
+    assert body.read <= 17
+
+
+async def test_a_body_that_is_no_json_is_refused_and_does_not_crash(door: Door) -> None:
+    for body in (b"", b"[" * 100_000, b"\xff", b"null"):
+        assert (await door.http.post(STATUS_URL, content=body, headers=door.machine())).status_code == 400
+    many = {"digisosIdListe": ["x"] * 5_000}
+    assert len((await door.http.post(STATUS_URL, json=many, headers=door.machine())).text) < 2_000
+
+
+async def test_an_owner_with_too_many_streams_is_told_so_before_another_begins(door: Door, kit: Any) -> None:
+    soknad = kit.soknad()
+    await door.take(soknad.transport("AKSEPTERT"))
+    with ExitStack() as open_streams:
+        for _ in range(MAX_STREAMS_EACH):
+            open_streams.enter_context(door.hub.listen(soknad.digisos_id, soknad.eier()))
+        answer = await door.http.get(f"{PATH}/{soknad.digisos_id}/hendelser", headers=door.citizen(soknad))
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(door: Door, kit: Any) -> None:
+    soknad = kit.soknad()
+    await door.take(soknad.transport("AKSEPTERT"))
+    token = door.issuer._sign({"pid": str(soknad.fodselsnummer), "exp": int(kit.now.timestamp()) + 1})
+    async with asyncio.timeout(10):
+        answer = await door.http.get(
+            f"{PATH}/{soknad.digisos_id}/hendelser", headers={"Authorization": f"Bearer {token}"}
+        )
+    assert answer.status_code == 200
+    assert answer.text.count("event: status") == 1
 
 
 async def test_operators_see_codes_and_what_waits(door: Door, kit: Any, oslo: Any) -> None:

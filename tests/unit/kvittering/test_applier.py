@@ -72,7 +72,7 @@ async def test_a_batch_that_the_store_could_not_take_is_tried_again(
 async def test_a_listener_is_told_of_each_step_in_order(kit: Any, oslo: Any, store: StatusStore) -> None:
     shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
     facts = [soknad.transport("AKSEPTERT"), soknad.transport("SENDT", 1)]
-    with shell.hub.listen(soknad.digisos_id) as listener:
+    with shell.hub.listen(soknad.digisos_id, soknad.eier()) as listener:
         await shell.applier.handle([*map(log.transport, facts), log.kvittering(oslo.issue(soknad))])
         views = [await listener.next(1) for _ in range(3)]
     assert [json.loads(view.body)["status"] for view in views if view] == ["AKSEPTERT", "SENDT", "MOTTATT"]

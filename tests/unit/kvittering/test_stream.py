@@ -7,7 +7,7 @@ import pytest
 from broker.web import FiksError
 from kvittering.hub import Hub, View
 from kvittering.stream import HEARTBEAT, event, events
-from schemas.names import DigisosId
+from schemas.names import DigisosId, Eier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,6 +24,7 @@ class Stream:
         self.bytes: AsyncGenerator[bytes] = events(
             self.hub,
             self.digisos_id,
+            Eier("a" * 64),
             self._current,
             last_event_id=last,
             heartbeat_s=heartbeat_s,
