@@ -9,7 +9,9 @@ To write one:
 2. A class with ``start``, ``deliver``, ``events`` and ``close``, as ``FagsystemConnector`` below describes them.
 3. ``SPEC = ConnectorSpec(name, description, settings, create)`` in a module of yours, registered in your own package's metadata
    under the entry-point group ``meldingsformidler.connectors``.
-4. A test that runs ``tests/contract/test_connector.py`` over it: what it demands is this contract, as code.
+4. Our tests over it: what ``tests/contract/test_connector.py`` demands is this contract, as code. It is not part of the installed
+   package. Clone the repository, install your package beside it, add a rig to the fixture ``rig`` (how to look into your
+   fagsystem and steer it), and run that file.
 
 One connector object serves one kommune, in one event loop. The smallest one there is: ``consumers.connectors.memory``.
 """
@@ -17,7 +19,7 @@ One connector object serves one kommune, in one event loop. The smallest one the
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -228,7 +230,7 @@ class FagsystemConnector(Protocol):
         """
         ...
 
-    async def deliver(self, forsendelse: Leveranse) -> Svar:
+    async def deliver(self, leveranse: Leveranse) -> Svar:
         """Hand one søknad over and say what came of it.
 
         *Durable*: when this returns, the hand-over survives a crash of ours and of the receiver's. *Idempotent*: the same
@@ -316,9 +318,3 @@ class ConnectorSpec(Generic[S]):
 
 
 AnySpec: TypeAlias = ConnectorSpec[Any]
-
-
-async def from_iterator(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Return an iterator as an asynchronous one; for content that is in memory."""
-    for piece in pieces:
-        yield piece

@@ -42,11 +42,11 @@ class GuardedConnector:
         except Exception as error:  # noqa: BLE001 - a vendor's code may raise anything
             raise _failure("close", error) from None
 
-    async def deliver(self, forsendelse: Leveranse) -> Svar:
+    async def deliver(self, leveranse: Leveranse) -> Svar:
         """Hand over; see ``FagsystemConnector.deliver``."""
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
-                return await self._connector.deliver(forsendelse)
+                return await self._connector.deliver(leveranse)
         except MeldingsformidlerError:
             raise
         except TimeoutError:

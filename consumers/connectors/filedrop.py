@@ -137,12 +137,12 @@ class FiledropConnector:
     def _on_its_way(self, name: str) -> Path:
         return self._folder("levert") / f"{name}{ON_ITS_WAY_SUFFIX}"
 
-    async def deliver(self, forsendelse: Leveranse) -> Svar:
+    async def deliver(self, leveranse: Leveranse) -> Svar:
         """Drop the søknad; the answer comes as a receipt."""
         try:
-            if await asyncio.to_thread(self._is_dropped, forsendelse.melding_id):
+            if await asyncio.to_thread(self._is_dropped, leveranse.melding_id):
                 return Levert()
-            await self._drop(forsendelse)
+            await self._drop(leveranse)
         except FileNotFoundError as error:
             raise FagsystemUnavailableError("en av mappene er borte") from error
         except OSError as error:
@@ -160,17 +160,15 @@ class FiledropConnector:
             return True
         return False
 
-    async def _drop(self, forsendelse: Leveranse) -> None:
-        work = self._folder("arbeid") / forsendelse.melding_id
+    async def _drop(self, leveranse: Leveranse) -> None:
+        work = self._folder("arbeid") / leveranse.melding_id
         await asyncio.to_thread(self._clear, work)
         work.mkdir(mode=_PRIVATE_FOLDER)
-        sums = {
-            file.name: await self._write(work / file.name, forsendelse.read(file.name)) for file in forsendelse.files
-        }
-        sums[LEVERANSE] = await self._write(work / LEVERANSE, _once(leveranse_json(forsendelse)))
+        sums = {file.name: await self._write(work / file.name, leveranse.read(file.name)) for file in leveranse.files}
+        sums[LEVERANSE] = await self._write(work / LEVERANSE, _once(leveranse_json(leveranse)))
         marker = orjson.dumps({"sha256": sums}, option=orjson.OPT_INDENT_2)
         await self._write(work / MARKER, _once(marker))
-        await asyncio.to_thread(self._make_visible, work, forsendelse.melding_id)
+        await asyncio.to_thread(self._make_visible, work, leveranse.melding_id)
 
     async def _write(self, path: Path, pieces: AsyncIterator[bytes]) -> str:
         """Write a new private file, synced; return its digest."""

@@ -164,17 +164,17 @@ class HttpConnector:
         """Close the connections."""
         await self._http.aclose()
 
-    async def deliver(self, forsendelse: Leveranse) -> Svar:
+    async def deliver(self, leveranse: Leveranse) -> Svar:
         """Post the søknad; see the module's table."""
         boundary = secrets.token_hex(16)  # unguessable, so that no file can hold it
         headers = {
-            "Idempotency-Key": forsendelse.melding_id,
+            "Idempotency-Key": leveranse.melding_id,
             "Content-Type": f"multipart/form-data; boundary={boundary}",
         }
         broken: list[MeldingsformidlerError] = []
         with _mapped():
             answer = await self._http.post(
-                f"{self._url}/soknader", content=_watched(_multipart(forsendelse, boundary), broken), headers=headers
+                f"{self._url}/soknader", content=_watched(_multipart(leveranse, boundary), broken), headers=headers
             )
         if broken:
             raise broken[0]  # an answer to half a søknad is no answer
@@ -250,11 +250,11 @@ class HttpConnector:
         return settle
 
 
-async def _multipart(forsendelse: Leveranse, boundary: str) -> AsyncIterator[bytes]:
-    yield _head(boundary, 'name="leveranse"', "application/json") + leveranse_json(forsendelse)
-    for file in forsendelse.files:
+async def _multipart(leveranse: Leveranse, boundary: str) -> AsyncIterator[bytes]:
+    yield _head(boundary, 'name="leveranse"', "application/json") + leveranse_json(leveranse)
+    for file in leveranse.files:
         yield b"\r\n" + _head(boundary, f'name="fil"; filename="{_escaped(file.name)}"', file.mimetype)
-        async for piece in forsendelse.read(file.name):
+        async for piece in leveranse.read(file.name):
             yield piece
     yield f"\r\n--{boundary}--\r\n".encode()
 

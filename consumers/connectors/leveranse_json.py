@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from consumers.connector import Leveranse
 
 
-def leveranse_json(forsendelse: Leveranse) -> bytes:
+def leveranse_json(leveranse: Leveranse) -> bytes:
     """Return the document, UTF-8. Fields are added, never changed."""
     document = {
-        "meldingId": forsendelse.melding_id,
-        "digisosId": forsendelse.digisos_id,
-        "kommunenummer": forsendelse.kommunenummer,
-        "navEksternRefId": forsendelse.nav_ekstern_ref_id,
-        "enhetsnummer": forsendelse.enhetsnummer,
-        "hastegrad": forsendelse.hastegrad,
-        "type": forsendelse.type,
-        "innsendt": timestamp(forsendelse.innsendt),
-        "avsender": forsendelse.avsender,
+        "meldingId": leveranse.melding_id,
+        "digisosId": leveranse.digisos_id,
+        "kommunenummer": leveranse.kommunenummer,
+        "navEksternRefId": leveranse.nav_ekstern_ref_id,
+        "enhetsnummer": leveranse.enhetsnummer,
+        "hastegrad": leveranse.hastegrad,
+        "type": leveranse.type,
+        "innsendt": timestamp(leveranse.innsendt),
+        "avsender": leveranse.avsender,
         "filer": [
             {"filnavn": file.name, "mimetype": file.mimetype, "storrelse": file.size, "sha256": file.sha256}
-            for file in forsendelse.files
+            for file in leveranse.files
         ],
     }
     return json.dumps(document, ensure_ascii=False, indent=2).encode()

@@ -74,19 +74,19 @@ class MemoryConnector:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    async def deliver(self, forsendelse: Leveranse) -> Svar:
+    async def deliver(self, leveranse: Leveranse) -> Svar:
         """Keep the files."""
         self.deliveries += 1
         if self.down is not None:
             raise self.down
         if self.failures:
             raise self.failures.pop(0)
-        if (kode := self.rejections.get(forsendelse.melding_id)) is not None:
+        if (kode := self.rejections.get(leveranse.melding_id)) is not None:
             return Avvist(kode)
-        files = {f.name: b"".join([piece async for piece in forsendelse.read(f.name)]) for f in forsendelse.files}
-        if forsendelse.melding_id not in self.soknader:
-            self.order.append(forsendelse.melding_id)
-        self.soknader[forsendelse.melding_id] = files
+        files = {f.name: b"".join([piece async for piece in leveranse.read(f.name)]) for f in leveranse.files}
+        if leveranse.melding_id not in self.soknader:
+            self.order.append(leveranse.melding_id)
+        self.soknader[leveranse.melding_id] = files
         return Mottatt() if self._settings.svar == "MOTTATT" else Levert()
 
     async def events(self) -> AsyncIterator[ConnectorEvent]:

@@ -271,10 +271,10 @@ async def test_a_soknad_that_always_fails_is_dead_lettered_while_others_flow_pas
     bad, good = world.soknad(), world.soknad()
     deliver = world.connector.deliver
 
-    async def picky(forsendelse: Any) -> Any:
-        if forsendelse.melding_id == bad.melding_id:
+    async def picky(leveranse: Any) -> Any:
+        if leveranse.melding_id == bad.melding_id:
             raise ValueError("a foreign error that quotes a person")
-        return await deliver(forsendelse)
+        return await deliver(leveranse)
 
     monkeypatch.setattr(world.connector, "deliver", picky)
     await world.send(bad, good)

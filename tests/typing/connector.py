@@ -40,17 +40,17 @@ class VendorConnector:
     async def start(self) -> None:
         """Nothing to make ready."""
 
-    async def deliver(self, forsendelse: Leveranse) -> Svar:
+    async def deliver(self, leveranse: Leveranse) -> Svar:
         """Store the first file."""
-        assert_type(forsendelse.digisos_id, DigisosId)
-        assert_type(forsendelse.kommunenummer, Kommunenummer)
-        if not forsendelse.files:
+        assert_type(leveranse.digisos_id, DigisosId)
+        assert_type(leveranse.kommunenummer, Kommunenummer)
+        if not leveranse.files:
             return Avvist("ingen-filer")
-        assert_type(forsendelse.files[0].sha256, Sha256)
-        content = b"".join([piece async for piece in forsendelse.read(forsendelse.files[0].name)])
+        assert_type(leveranse.files[0].sha256, Sha256)
+        content = b"".join([piece async for piece in leveranse.read(leveranse.files[0].name)])
         if not self._settings.adresse:
             raise FagsystemUnavailableError("fagsystemet svarer ikke")
-        self._stored[forsendelse.melding_id] = content
+        self._stored[leveranse.melding_id] = content
         return Mottatt() if content else Levert()
 
     async def events(self) -> AsyncIterator[ConnectorEvent]:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 
-from consumers.connector import UKJENT_KODE, Avvist, Leveranse, from_iterator, reason_code
+from consumers.connector import UKJENT_KODE, Avvist, Leveranse, reason_code
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId, Organisasjonsnummer
+
+
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 @pytest.mark.parametrize("code", ["A", "demo.avvist", "FEIL_KOMMUNE-17", "x" * 80, "e12345"])
@@ -33,7 +38,7 @@ async def test_a_leveranse_reads_only_its_own_files() -> None:
         innsendt=datetime(2026, 11, 23, tzinfo=UTC),
         avsender=Organisasjonsnummer("889640782"),
         files=(),
-        _read=lambda _: from_iterator(iter([b"x"])),
+        _read=lambda _: once(b"x"),
     )
     with pytest.raises(KeyError):
         leveranse.read("forsendelse.json")

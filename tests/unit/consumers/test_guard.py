@@ -30,10 +30,10 @@ class Rude:
         if self.error:
             raise self.error
 
-    async def deliver(self, forsendelse: Any) -> Any:
+    async def deliver(self, leveranse: Any) -> Any:
         if self.error:
             raise self.error
-        return forsendelse
+        return leveranse
 
     async def events(self) -> AsyncIterator[ConnectorEvent]:
         if self.error:
@@ -73,8 +73,8 @@ async def test_our_own_errors_pass_as_they_are(error: Exception, call: str) -> N
 
 async def test_what_never_ends_is_ended_and_counts_as_unavailable() -> None:
     class Endless(Rude):
-        async def deliver(self, forsendelse: Any) -> Any:
-            _ = forsendelse
+        async def deliver(self, leveranse: Any) -> Any:
+            _ = leveranse
             await asyncio.Event().wait()
 
     with pytest.raises(FagsystemUnavailableError):

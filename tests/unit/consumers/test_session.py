@@ -205,10 +205,10 @@ async def test_a_stop_lets_what_is_under_way_end_and_commits_it(
     entered, leave = asyncio.Event(), asyncio.Event()
     deliver = fagsystem.deliver
 
-    async def slow(forsendelse: Any) -> Any:
+    async def slow(leveranse: Any) -> Any:
         entered.set()
         await leave.wait()
-        return await deliver(forsendelse)
+        return await deliver(leveranse)
 
     monkeypatch.setattr(fagsystem, "deliver", slow)
     world.start()

@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
-from consumers.connector import ConnectorContext, Fil, Leveranse, Levert, Oppdatering, SvarAvvist, from_iterator
+from consumers.connector import ConnectorContext, Fil, Leveranse, Levert, Oppdatering, SvarAvvist
 from consumers.connectors.filedrop import FiledropConnector, FiledropSettings
 from schemas.errors import ConfigurationError, MismatchError
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId, Organisasjonsnummer, Sha256
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 NUMBER = Kommunenummer("4601")
+
+
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 def leveranse(content: dict[str, bytes]) -> Leveranse:
     def read(name: str) -> AsyncIterator[bytes]:
-        return from_iterator(iter([content[name]]))
+        return once(content[name])
 
     return Leveranse(
         melding_id=MeldingId.new(),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers.connector import Avvist, ConnectorContext, Fil, Leveranse, Levert, Mottatt, from_iterator
+from consumers.connector import Avvist, ConnectorContext, Fil, Leveranse, Levert, Mottatt
 from consumers.connectors.http import HttpConnector, HttpSettings, retry_after
 from schemas.errors import ConfigurationError, FagsystemFailureError, FagsystemUnavailableError
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId, Organisasjonsnummer, Sha256
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def connector(answer: Any, state: Any = None, **settings: Any) -> HttpConnector:
@@ -38,7 +43,7 @@ def leveranse(name: str = "a.pdf", content: bytes = b"%PDF") -> Leveranse:
         innsendt=NOW,
         avsender=Organisasjonsnummer("889640782"),
         files=(Fil(name, "application/pdf", len(content), Sha256.of(content)),),
-        _read=lambda _: from_iterator(iter([content])),
+        _read=lambda _: once(content),
     )
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-from consumers.connector import Fil, Leveranse, from_iterator
+from consumers.connector import Fil, Leveranse
 from consumers.connectors.leveranse_json import leveranse_json
 from schemas.names import (
     DigisosId,
@@ -14,6 +15,10 @@ from schemas.names import (
     Organisasjonsnummer,
     Sha256,
 )
+
+
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def test_a_fagsystem_is_told_everything_that_routing_knows() -> None:
@@ -28,7 +33,7 @@ def test_a_fagsystem_is_told_everything_that_routing_knows() -> None:
         innsendt=datetime(2026, 11, 23, 12, tzinfo=UTC),
         avsender=Organisasjonsnummer("889640782"),
         files=(Fil("søknad.pdf", "application/pdf", 1, Sha256.of(b"x")),),
-        _read=lambda _: from_iterator(iter([b"x"])),
+        _read=lambda _: once(b"x"),
     )
     assert json.loads(leveranse_json(leveranse)) == {
         "meldingId": leveranse.melding_id,
