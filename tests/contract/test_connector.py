@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -31,7 +31,7 @@ from consumers.connector import (
 from consumers.connectors.filedrop import FiledropConnector, FiledropSettings
 from consumers.connectors.http import HttpConnector, HttpSettings
 from consumers.connectors.memory import MemoryConnector, MemorySettings
-from consumers.simulator.case import CasePlan, Styring, Switches
+from consumers.simulator.case import CasePlan, Switches
 from consumers.simulator.folders import FolderFagsystem
 from consumers.simulator.http_app import HttpFagsystem, make_app
 from schemas.errors import FagsystemUnavailableError, MismatchError
@@ -395,13 +395,3 @@ async def test_a_connector_survives_a_fagsystem_that_is_down_while_it_listens(ri
     rig.up()
     assert isinstance((await first_events(connector, 1))[0], SvarMottatt)
     await connector.close()
-
-
-def test_the_simulators_switches_say_which_field_is_wrong() -> None:
-    with pytest.raises(ValueError, match="tilstand"):
-        Styring().changed({"tilstand": "kanskje"})
-
-
-@pytest.mark.parametrize("seconds", [0, 1, 2, 5])
-def test_a_case_goes_on_by_the_clock(seconds: int) -> None:
-    assert CasePlan().due(START, START + timedelta(seconds=seconds)) == min(seconds + 1, 3)

@@ -23,6 +23,11 @@ def test_a_case_goes_on_by_the_clock() -> None:
     assert [plan.due(STORED, STORED + wait) for wait in moments] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("seconds", [0, 1, 2, 5])
+def test_a_case_that_nobody_planned_goes_on_every_second(seconds: int) -> None:
+    assert CasePlan().due(STORED, STORED + timedelta(seconds=seconds)) == min(seconds + 1, 3)
+
+
 @pytest.mark.parametrize("field", ["navEksternRefId", "meldingId", "digisosId"])
 def test_a_rule_rejects_by_any_id(field: str) -> None:
     styring = Styring(avvis=(Regel(ref="r", kode="demo.nei"),))
@@ -47,3 +52,8 @@ def test_one_kommunes_switches_are_its_own_and_everybodys_reach_all() -> None:
 def test_a_switch_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="tilstnd"):
         Switches().change_all({"tilstnd": "nede"})
+
+
+def test_a_wrong_value_is_refused_and_the_field_named() -> None:
+    with pytest.raises(ValueError, match="tilstand"):
+        Styring().changed({"tilstand": "kanskje"})
