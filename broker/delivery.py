@@ -1,6 +1,6 @@
 """The delivery of one kommune's søknader, decided: events in, commands out, no IO, no clock, no randomness of its own.
 
-A shell (``consumers.runner``) reads Kafka, talks to the fagsystem and carries out the commands. Rules:
+A shell (``consumers.session``) reads Kafka, talks to the fagsystem and carries out the commands. Rules:
 
 1. An offset is committed when its record *and every one before it in the partition* is done, and never before.
 2. A record is done when its kvittering is durable on its topic; a dead-lettered one when its dead letter is durable, and
