@@ -47,7 +47,7 @@ from schemas.names import Sha256
 from schemas.records import SoknadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from broker.clock import Clock
     from broker.delivery_messages import DeadLetter, Deliver, PublishKvittering
@@ -297,7 +297,7 @@ class Deliverer:
             )
 
     @asynccontextmanager
-    async def _alone(self, melding_id: MeldingId | None) -> AsyncIterator[None]:
+    async def _alone(self, melding_id: MeldingId | None) -> AsyncGenerator[None]:
         """Let one at a time work on a melding (rule 6)."""
         if melding_id is None:
             yield

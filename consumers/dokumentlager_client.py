@@ -19,7 +19,7 @@ import httpx
 from schemas.errors import PackageMissingError, PackageUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from broker.tokens import ClientTokens
     from schemas.names import DokumentlagerId
@@ -78,7 +78,7 @@ class DokumentlagerClient:
     @asynccontextmanager
     async def _request(
         self, dokumentlager_id: DokumentlagerId, at: int, etag: str | None
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncGenerator[httpx.Response]:
         url = f"{self._base_url}{PATH}{dokumentlager_id}"
         async with self._http.stream("GET", url, headers=await self._headers(at, etag)) as answer:
             if answer.status_code != _UNAUTHORIZED:
