@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SUPERVISED_ENV: Final = "FORMIDLER_OVERVAKET_AV"
 """The supervisor's pid, in the environment of its children."""
 
+INSTANCE_ENV: Final = "FORMIDLER_INSTANS"
+"""Which child of the supervisor's this is: random, and repeated in a header of ``/isready``, as no stranger could."""
+INSTANCE_HEADER: Final = "Formidler-Instans"
+
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 78  # EX_CONFIG: the supervisor does not restart what cannot start
 

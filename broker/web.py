@@ -26,6 +26,7 @@ from starlette.exceptions import HTTPException
 from broker.body_limit import MAX_BODY_BYTES, BodyLimit, BodyTooLarge
 from broker.http_guard import GuardedProtocol
 from broker.log import get_logger
+from broker.runtime import INSTANCE_ENV, INSTANCE_HEADER
 from schemas.errors import ConfigurationError, ContractError, CryptoError, MeldingsformidlerError
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ BIND_WITHIN_S: Final = GRACE_S + 2.0
 MAX_CONNECTIONS: Final = 2_000
 """More open connections than this, and the rest are told 503 at once."""
 KEEP_ALIVE_S: Final = 5
-INSTANCE_ENV: Final = "FORMIDLER_INSTANS"
-"""Which start of which process this is, given by the supervisor."""
-INSTANCE_HEADER: Final = "Formidler-Instans"
-"""Stands on every ``/isready``, so that the supervisor knows its own child from a stranger on the same port."""
 
 
 class FiksError(Exception):

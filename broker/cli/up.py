@@ -91,20 +91,26 @@ async def _run(layout: Layout, external: KafkaSettings | None, report: Callable[
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(layout, external=external, report=report) as started:
+    async with running(layout, external=external, report=report, strict=False) as started:
         _show(started, as_json=as_json)
         await stop.wait()
 
 
 def _show(started: Running, *, as_json: bool) -> None:
     addresses = {name: started.layout.address(name) for name in started.children}
-    document = {"mappe": str(started.layout.folder), "kafka": started.kafka.bootstrap, "adresser": addresses}
+    document: dict[str, object] = {
+        "mappe": str(started.layout.folder),
+        "kafka": started.kafka.bootstrap,
+        "adresser": addresses,
+        "ikke_klare": started.not_ready,
+    }
     if as_json:
         print_json(document)
         return
-    console.print(f"\n[bold green]Oppe.[/] Data i {document['mappe']}\n  Kafka            {started.kafka.bootstrap}")
+    state = "[bold yellow]Delvis oppe.[/]" if started.not_ready else "[bold green]Oppe.[/]"
+    console.print(f"\n{state} Data i {document['mappe']}\n  Kafka            {started.kafka.bootstrap}")
     for name, address in addresses.items():
-        console.print(f"  {name:16} {address}")
+        console.print(f"  {name:16} {address}" + ("  [yellow]ikke klar[/]" if name in started.not_ready else ""))
     console.print("\nPrøv: formidler soknad send soknad.json soknad.pdf --kommune 0301 --ref abc-1\nCtrl-C stopper.")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.files import open_private
 from broker.log import get_logger
-from broker.runtime import EXIT_CONFIGURATION, SUPERVISED_ENV
+from broker.runtime import EXIT_CONFIGURATION, INSTANCE_ENV, SUPERVISED_ENV
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -56,11 +57,16 @@ class Child:
         module: Run as ``python -m <module>``.
         environment: Its settings.
         log: File that its output is appended to.
+
+    Attributes:
+        instance: Random; the child repeats it on ``/isready``, so that no stranger on its port passes for it.
+        restarts: How many times it has been started again.
     """
 
     def __init__(self, name: str, module: str, environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.restarts = 0
+        self.instance = secrets.token_hex(8)
         self._module = module
         self._environment = environment
         self._log = log
@@ -132,7 +138,9 @@ class Child:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=passed_on | dict(self._environment) | {SUPERVISED_ENV: str(os.getpid())},
+                    env=passed_on
+                    | dict(self._environment)
+                    | {SUPERVISED_ENV: str(os.getpid()), INSTANCE_ENV: self.instance},
                     start_new_session=True,
                 )
         get_logger().info("child_started", navn=self.name, pid=self._process.pid)

@@ -1,9 +1,13 @@
-"""Everything up: Kafka, then each process in order; then watch; then everything down in the opposite order."""
+"""Everything up: Kafka, then the processes side by side; then watch; then everything down, one after the other.
+
+A process that is alive but not ready in time is no reason to stop the others: unless ``strict``, it is told with its reason and
+its log, and watched on like the rest. One that is set up wrongly is a reason: it would never be ready.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -13,6 +17,7 @@ from broker.embedded.server import EmbeddedKafka
 from broker.kafka.admin import KafkaAdmin
 from broker.kafka.settings import KafkaSettings
 from broker.log import get_logger
+from broker.runtime import INSTANCE_HEADER
 from broker.supervisor.children import Child
 from broker.supervisor.provisioning import principals, provision, wanted_topics
 from broker.supervisor.spec import ProcessSpec, find_processes
@@ -25,8 +30,7 @@ if TYPE_CHECKING:
 
 READY_WITHIN_S: Final = 60.0
 _POLL_S: Final = 0.05
-
-Report = "Callable[[str], None]"
+_STRANGER: Final = "en annen prosess svarer på adressen"
 
 
 class Running:
@@ -37,14 +41,26 @@ class Running:
         kafka: Settings of a principal that may do anything, for provisioning, demo and tests.
         tasks: Where the children are watched.
         report: Told, in a few words, what is being done.
+        strict: Whether a process that is not ready in time is an error.
+
+    Attributes:
+        not_ready: Processes that were not ready in time, and why; always empty when ``strict``.
     """
 
     def __init__(
-        self, layout: Layout, kafka: KafkaSettings, tasks: asyncio.TaskGroup, report: Callable[[str], None]
+        self,
+        layout: Layout,
+        kafka: KafkaSettings,
+        tasks: asyncio.TaskGroup,
+        report: Callable[[str], None],
+        *,
+        strict: bool = True,
     ) -> None:
         self.layout = layout
         self.kafka = kafka
         self.children: dict[str, Child] = {}
+        self.not_ready: dict[str, str] = {}
+        self._strict = strict
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._tasks = tasks
         self._report = report
@@ -54,16 +70,23 @@ class Running:
 
         Raises:
             ConfigurationError: It cannot start.
-            BrokerUnavailableError: It is not ready after a minute; its log says why.
+            BrokerUnavailableError: It is not ready after a minute, and either it is not alive, or this is ``strict``.
         """
         self._report(f"starter {spec.name}")
         child = Child(spec.name, spec.module, spec.environment(self.layout), self.layout.log(spec.name))
         self.children[spec.name] = child
         self._watchers[spec.name] = self._tasks.create_task(child.run())
-        await self._wait_until_ready(spec.name)
+        try:
+            await self._wait_until_ready(child)
+        except BrokerUnavailableError as error:
+            if self._strict or child.pid is None:
+                raise
+            get_logger().error("child_not_ready", navn=spec.name, vent_s=READY_WITHIN_S)
+            self.not_ready[spec.name] = str(error)
+            self._report(f"{error}. De andre går videre, og den kan bli klar senere")
 
     async def start_all(self, specs: Iterable[ProcessSpec]) -> None:
-        """Start processes side by side; each waits by itself for what it needs, and all are ready when this returns."""
+        """Start processes side by side; each waits by itself for what it needs. What is not ready then is in ``not_ready``."""
         async with asyncio.TaskGroup() as starting:
             for spec in specs:
                 starting.create_task(self.start(spec))
@@ -86,21 +109,30 @@ class Running:
             await child.stop()
             await asyncio.wait([self._watchers.pop(name)])
 
-    async def _wait_until_ready(self, name: str) -> None:
+    async def _wait_until_ready(self, child: Child) -> None:
         deadline = asyncio.get_running_loop().time() + READY_WITHIN_S
-        problems = "svarer ikke"
-        async with httpx.AsyncClient(base_url=self.layout.address(name), timeout=2) as http:
+        problem: str | None = "svarer ikke"
+        async with httpx.AsyncClient(base_url=self.layout.address(child.name), timeout=2) as http:
             while asyncio.get_running_loop().time() < deadline:
-                try:
-                    answer = await http.get("/isready")
-                    if answer.is_success:
-                        return
-                    problems = str(answer.json().get("mangler", problems))
-                except (httpx.TransportError, ValueError):
-                    pass
+                with suppress(httpx.TransportError):
+                    problem = _problem(await http.get("/isready"), child.instance)
+                if problem is None:
+                    return
                 await asyncio.sleep(_POLL_S)
-        log = self.layout.log(name)
-        raise BrokerUnavailableError(f"{name} ble ikke klar på {READY_WITHIN_S:.0f} s: {problems}; se {log}")
+        log = self.layout.log(child.name)
+        raise BrokerUnavailableError(f"{child.name} ble ikke klar på {READY_WITHIN_S:.0f} s: {problem}; se {log}")
+
+
+def _problem(answer: httpx.Response, instance: str) -> str | None:
+    """Return why this answer from ``/isready`` does not mean that our child is ready, or None."""
+    if answer.headers.get(INSTANCE_HEADER) != instance:
+        return _STRANGER
+    if answer.is_success:
+        return None
+    try:
+        return str(answer.json()["mangler"])
+    except (ValueError, KeyError, TypeError):
+        return f"svarer {answer.status_code}"
 
 
 @asynccontextmanager
@@ -110,6 +142,7 @@ async def running(
     external: KafkaSettings | None,
     report: Callable[[str], None],
     leave_out: frozenset[str] = frozenset(),
+    strict: bool = True,
 ) -> AsyncGenerator[Running]:
     """Run the set-up in ``layout`` for as long as the context lasts.
 
@@ -118,6 +151,7 @@ async def running(
         external: A cluster to use instead of the embedded broker.
         report: Told, in a few words, what is being done.
         leave_out: Names of processes not to start.
+        strict: Whether a process that is alive but not ready in time is an error, or goes to ``Running.not_ready``.
 
     Raises:
         ConfigurationError: Another ``formidler up`` runs on this folder, or a process cannot start.
@@ -129,7 +163,7 @@ async def running(
         specs = find_processes(layout)
         layout.reserve_ports(spec.name for spec in specs)
         async with asyncio.TaskGroup() as tasks:
-            up = Running(layout, kafka, tasks, report)
+            up = Running(layout, kafka, tasks, report, strict=strict)
             try:
                 await up.start_all(spec for spec in specs if spec.name not in leave_out)
                 yield up

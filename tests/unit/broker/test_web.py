@@ -15,9 +15,8 @@ from structlog.testing import capture_logs
 
 from broker import web
 from broker.body_limit import MAX_BODY_BYTES
+from broker.runtime import INSTANCE_ENV, INSTANCE_HEADER
 from broker.web import (
-    INSTANCE_ENV,
-    INSTANCE_HEADER,
     FiksError,
     Health,
     health_router,

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from broker.kafka.settings import KafkaSettings
-from broker.supervisor import up
+from broker.supervisor import children, up
 from broker.supervisor.layout import ConnectorSetup, Layout
 from broker.supervisor.spec import ProcessSpec
 from broker.supervisor.up import Running
@@ -24,6 +24,7 @@ class Door(http.server.BaseHTTPRequestHandler):
         ready = os.environ.get("READY", "yes") == "yes"
         body = json.dumps({"klar": ready, "mangler": {} if ready else {"kafka": "svarer ikke"}}).encode()
         self.send_response(200 if ready else 503)
+        self.send_header("Formidler-Instans", os.environ.get("INSTANCE", os.environ["FORMIDLER_INSTANS"]))
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
@@ -104,6 +105,48 @@ async def test_a_process_that_never_gets_ready_is_told_with_its_reason(
     monkeypatch.setattr(up, "READY_WITHIN_S", 1.0)
     with pytest.raises(BrokerUnavailableError, match=r"sen ble ikke klar.*svarer ikke.*sen\.log"):
         await running.start(make_spec("sen", 10, READY="no"))
+
+
+async def test_one_that_is_alive_and_not_ready_does_not_stop_the_others(
+    layout: Layout, make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "READY_WITHIN_S", 1.0)
+    told: list[str] = []
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = Running(layout, KafkaSettings(bootstrap="127.0.0.1:1"), tasks, told.append, strict=False)
+        await running.start_all([make_spec("sen", 10, READY="no"), make_spec("frisk", 20)])
+        alive = {name for name, child in running.children.items() if child.pid is not None}
+        for name in list(running.children):
+            await running.stop(name)
+    assert alive == {"sen", "frisk"}
+    assert list(running.not_ready) == ["sen"]
+    assert "svarer ikke" in running.not_ready["sen"]
+    assert any("sen.log" in line for line in told)
+
+
+async def test_one_that_does_not_live_is_an_error_also_when_we_are_not_strict(
+    layout: Layout, make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "READY_WITHIN_S", 1.0)
+    monkeypatch.setattr(children, "FIRST_PAUSE_S", 30.0)
+    started: list[Running] = []
+
+    async def start() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            started.append(Running(layout, KafkaSettings(bootstrap="127.0.0.1:1"), tasks, lambda _: None, strict=False))
+            await started[0].start(make_spec("dod", 10, "import sys\nsys.exit(1)\n"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await start()
+    assert caught.group_contains(BrokerUnavailableError, match="dod")
+
+
+async def test_a_stranger_on_the_port_does_not_pass_for_our_child(
+    running: Running, make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "READY_WITHIN_S", 1.0)
+    with pytest.raises(BrokerUnavailableError, match="en annen prosess svarer"):
+        await running.start(make_spec("fremmed", 10, INSTANCE="somebody-elses"))
 
 
 async def test_a_process_with_a_wrong_setting_ends_the_start(layout: Layout, make_spec: Any) -> None:
