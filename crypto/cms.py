@@ -320,6 +320,20 @@ class CmsDecryptor:
         self._held += self._scanner.feed(data)
         return self._scanner.header is not None
 
+    def wrapped_keys(self) -> frozenset[bytes]:
+        """Return the encrypted content keys that are for us, once ``hold`` has returned True: what a changed copy shares.
+
+        Raises:
+            UnsealError: Not an envelope, or its recipients have another structure than the contract's.
+        """
+        if self._scanner.header is None:
+            raise UnsealError
+        return frozenset(
+            encrypted
+            for recipient in self._scanner.header.recipients
+            for _, _, encrypted in _addressed(recipient, self._keys)
+        )
+
     def unwrap(self) -> None:
         """Do the private operation now. It is the slow part and holds no lock, so a caller may do it in a thread.
 

@@ -4,7 +4,7 @@
 /digisos/api/v1/dokumentlager-public-key`` gives the certificate that its files are encrypted for.
 
 Errors are Fiks' error object: 400 for what is wrong in the request, 401 for the token, 403 for somebody else's søknad, 413 for
-too much, 415 for types that we do not take, 503 for what passes.
+too much, 415 for types that we do not take, 429 for too many files that could not be decrypted, 503 for what passes.
 
 Source: Fiks Digisos send API v1.
 """
@@ -23,7 +23,8 @@ from starlette.requests import ClientDisconnect
 
 from broker.web import FiksError, error_response, health_router, install_fiks_errors, route_of
 from producers import metrics
-from producers.library import LIGHT_BYTES
+from producers.envelopes import WINDOW
+from producers.library import LIGHT_BYTES, TOO_MANY_FAILURES
 from producers.multipart import MultipartReader
 from producers.package_routes import package_router
 from producers.places import BUSY
@@ -48,7 +49,7 @@ IDLE_S: Final = 60.0
 """A client that sends nothing for so long has gone, as far as we are concerned."""
 TOTAL_S: Final = 300.0
 """So long may a whole body take: 150 MiB at 4 Mbit/s. A place is not held for longer."""
-RETRY_AFTER_S: Final = {BUSY: 5}
+RETRY_AFTER_S: Final = {BUSY: 5, TOO_MANY_FAILURES: int(WINDOW.total_seconds())}
 """When to come back, by the reason of a refusal."""
 
 
@@ -65,7 +66,9 @@ def create_app(
         health: Whether the process is ready.
     """
     app = FastAPI(title="Meldingsformidler: producers", version="1")
-    install_fiks_errors(app, large_bodies=lambda scope: scope["path"].startswith(INTAKE_PATH))  # ``batches`` limits them
+    install_fiks_errors(
+        app, large_bodies=lambda scope: scope["path"].startswith(INTAKE_PATH)
+    )  # ``batches`` limits them
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:

@@ -43,6 +43,14 @@ MAX_NAME_CHARS: Final = 226
 RESERVED_NAMES: Final = frozenset({SOKNAD_JSON, VEDLEGG_JSON, FORSENDELSE})
 """Files of our own in each package; those of the package format itself are in ``crypto.filenames``."""
 
+ENCRYPTION: Final = "kryptering"
+"""The reason of a refusal that depends on an envelope."""
+UNREADABLE: Final = (
+    "en kryptert fil kan ikke dekrypteres med nøkkelen fra dokumentlager-public-key, eller innholdet er ikke det metadata "
+    "og vedleggJson sier (storrelse, mimetype, sha512)"
+)
+"""All that is ever told of what is inside of encrypted files: not which of them, and not what is wrong."""
+
 HEAD_BYTES: Final = 16
 """How much of a file ``detect_type`` wants to see."""
 
@@ -205,21 +213,46 @@ def expected_digests(files: Iterable[ExpectedFile]) -> dict[str, str | None]:
     return digests
 
 
-def check_complete(expected: Mapping[str, str | None], delivered: Mapping[str, tuple[int, str]]) -> None:
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A file that came.
+
+    Attributes:
+        nr: Its position among the files, from 1.
+        sha512: Of its content in clear, hex.
+        encrypted: Whether it came CMS-encrypted, so that nothing may be told of what is in it.
+        as_stated: Whether it could be decrypted, and is of the size and type that was stated. Always true of a file in clear.
+    """
+
+    nr: int
+    sha512: str
+    encrypted: bool = False
+    as_stated: bool = True
+
+
+def check_complete(expected: Mapping[str, str | None], delivered: Mapping[str, Delivered]) -> None:
     """Check that every file of ``vedlegg.json`` was delivered, byte for byte.
+
+    What is wrong with a name or a file in clear is told first, and by its number, whatever is in the encrypted files. What is
+    wrong inside of an encrypted file, which ``UNREADABLE`` is for, is told last, and in one way.
 
     Args:
         expected: As ``expected_digests``.
-        delivered: Number and SHA-512 (hex) of each file that came, by name in NFC.
+        delivered: Each file that came, by name in NFC.
 
     Raises:
-        RefusedError: 400, the first one that is missing or other than it should be.
+        RefusedError: 400, one is missing or other than it should be.
     """
-    for place, (name, sha512) in enumerate(expected.items(), 1):
+    for place, name in enumerate(expected, 1):
         if name not in delivered:
             raise RefusedError(
                 400, f"vedleggJson: fil nr {place} med status LastetOpp er ikke med i sendingen", reason="mangler"
             )
-        nr, actual = delivered[name]
-        if sha512 and sha512 != actual:
-            raise RefusedError(400, f"fil nr {nr}: innholdet har en annen sha512 enn vedleggJson sier", reason="sha512")
+    differing = [delivered[name] for name, sha512 in expected.items() if sha512 and sha512 != delivered[name].sha512]
+    for file in differing:
+        if not file.encrypted:
+            raise RefusedError(
+                400, f"fil nr {file.nr}: innholdet har en annen sha512 enn vedleggJson sier", reason="sha512"
+            )
+    if differing or not all(file.as_stated for file in delivered.values()):
+        raise RefusedError(400, UNREADABLE, reason=ENCRYPTION)

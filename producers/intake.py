@@ -7,7 +7,11 @@ Rules:
 2. A file comes CMS-encrypted for our own certificate. It is decrypted, checked and sealed for the kommune piece by piece: no
    piece of plaintext outlives the call that brought it.
 3. Every check is done before ``finish`` returns, and nothing is anybody's until then.
-4. For an encrypted file, a broken padding and a wrong size have one text: CBC has no tag, and two texts would be an oracle.
+4. What is inside of encrypted files decides one thing alone: whether a submission with no other fault is accepted. A fault that
+   anybody can see (names, metadata, what is missing, the envelope's structure) is told at once and as it is, also when a file
+   before it could not be decrypted. A fault inside of an envelope (padding, size, type, digest) is told at the very end, after
+   all the same work, in one text for all of them that names no file. CBC has no tag, and anything more would be an oracle.
+5. So accepted or not is still an answer, for whoever holds somebody else's envelope. ``producers.envelopes`` makes it expensive.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pydantic import ValidationError
 
 from crypto.envelope import PackageWriter
 from producers import checks
+from producers.envelopes import Sender
 from producers.multipart import End, PartBegin, PartData, PartEnd
 from producers.parts import FilePart, JsonPart
 from schemas.errors import RefusedError
@@ -41,7 +46,8 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from crypto.keys import KeyRing, Signer
-    from producers.checks import FilMetadata, IntakeLimits
+    from producers.checks import Delivered, FilMetadata, IntakeLimits
+    from producers.envelopes import SeenKeys
     from producers.multipart import Event
     from producers.parts import Part
     from producers.spill import Spill
@@ -97,6 +103,7 @@ class Sealing:
         keys: Open what clients encrypted for us.
         clear_files: Whether files may come in clear.
         limits: How much there may be.
+        seen: Whose the wrapped keys of clients' envelopes are.
     """
 
     recipient: x509.Certificate
@@ -105,6 +112,7 @@ class Sealing:
     keys: KeyRing
     clear_files: bool
     limits: IntakeLimits
+    seen: SeenKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +171,7 @@ class Submission:
         self._expected: dict[str, str | None] = {}
         self._metadata: FilMetadata | None = None
         self._names: set[str] = set()
-        self._delivered: dict[str, tuple[int, str]] = {}
+        self._delivered: dict[str, Delivered] = {}
         self._total = 0
 
     def feed(self, event: Event) -> bool:
@@ -346,10 +354,10 @@ class Submission:
         mimetype = checks.declared_type(metadata.mimetype, self._nr)
         writer = in_package.enter_context(self._package.add(metadata.filnavn, mimetype))
 
-        def done(size: int, sha512: str) -> None:
+        def done(file: Delivered) -> None:
             in_package.close()
-            self._delivered[unicodedata.normalize("NFC", metadata.filnavn)] = (self._nr, sha512)
-            self._total += size
+            self._delivered[unicodedata.normalize("NFC", metadata.filnavn)] = file
+            self._total += metadata.storrelse  # what was stated, and not what a padding makes of it
             self._place = _Place.METADATA
 
         return FilePart(
@@ -360,6 +368,9 @@ class Submission:
             check_size=self._check_size,
             out=writer.write,
             done=done,
+            seen=self._sealing.seen,
+            sender=Sender(self._innsending.eier, self._innsending.nav_ekstern_ref_id),
+            now=self._innsending.tidspunkt,
         )
 
     def _add(self, name: str, data: bytes) -> None:

@@ -24,6 +24,8 @@ from broker.clock import to_milliseconds
 from broker.log import get_logger
 from crypto.certificates import organisasjonsnummer
 from producers import metrics
+from producers.checks import ENCRYPTION
+from producers.envelopes import Failures, SeenKeys
 from producers.http_client import parts
 from producers.intake import Innsending, Sealing
 from producers.multipart import End, PartBegin, PartData, PartEnd
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNAVAILABLE: Final = 503
+TOO_MANY_FAILURES: Final = "for-mange-feil"
 LIGHT_BYTES: Final = 128 * 1024
 """No more than this is sealed on the event loop."""
 
@@ -119,6 +122,8 @@ class Producer:
         self.limits = limits
         self._clear_files = clear_files
         self._clock = clock
+        self._seen = SeenKeys()
+        self._failures = Failures()
         self.places = places or Places(MAX_CONCURRENT, MAX_PER_PERSON)
         self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="intake")
@@ -197,6 +202,7 @@ class Producer:
         try:
             async with self.places.patiently() if patient else self.places.place(person.eier(self._keys.eier_key)):
                 await self._refuse_duplicate(nav_ekstern_ref_id, person)
+                self._refuse_guesser(person)
                 sealing = self._sealing(kommunenummer, clear=self._clear_files if clear_files is None else clear_files)
                 innsending = self._innsending(kommunenummer, nav_ekstern_ref_id, person)
                 reception = Reception(self, innsending, sealing, traceparent)
@@ -206,6 +212,8 @@ class Producer:
                     await reception.close()
         except MeldingsformidlerError as error:
             reason, status = _outcome(error)
+            if reason == ENCRYPTION:
+                self._failures.note(person.eier(self._keys.eier_key), self._clock())
             metrics.SOKNADER_REFUSED.labels(status=str(status), reason=reason).inc()
             log.info(
                 "soknad_refused", http_status=status, kode=error.code, resultat=reason, varighet_ms=_since(started)
@@ -253,6 +261,12 @@ class Producer:
         if former is not None:
             raise self.already_accepted(former, nav_ekstern_ref_id, person)
 
+    def _refuse_guesser(self, person: Fodselsnummer) -> None:
+        if self._failures.too_many(person.eier(self._keys.eier_key), self._clock()):
+            raise RefusedError(
+                429, "for mange filer har ikke latt seg dekryptere; prøv igjen senere", reason=TOO_MANY_FAILURES
+            )
+
     def _innsending(
         self, kommunenummer: Kommunenummer, nav_ekstern_ref_id: NavEksternRefId, person: Fodselsnummer
     ) -> Innsending:
@@ -284,7 +298,7 @@ class Producer:
             recipient = self._katalog.recipient(kommunenummer, self._clock())
         except CertificateError as error:
             raise no_certificate(kommunenummer, error) from error
-        return Sealing(recipient, self._keys.signer, self._avsender, self._keys.mottak, clear, self.limits)
+        return Sealing(recipient, self._keys.signer, self._avsender, self._keys.mottak, clear, self.limits, self._seen)
 
 
 def _events(pieces: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[Event]:

@@ -12,6 +12,10 @@ from prometheus_client import Counter, Gauge, Histogram
 SOKNADER_ACCEPTED: Final = Counter("fiks_soknader_accepted_total", "Søknader accepted (202).", ["kommunenummer"])
 SOKNADER_REFUSED: Final = Counter("fiks_soknader_refused_total", "Submissions not accepted.", ["status", "reason"])
 MESSAGES_PUBLISHED: Final = Counter("fiks_messages_published_total", "Messages known to be on their topic.", ["type"])
+CLIENT_KEYS_REPEATED: Final = Counter(
+    "fiks_client_keys_repeated_total",
+    "Client envelopes refused since their key came before with other bytes or from another.",
+)
 SUBMISSIONS_UNDER_WAY: Final = Gauge("fiks_submissions_under_way", "Submissions that hold a place.")
 OUTBOX_MESSAGES: Final = Gauge("fiks_outbox_messages", "Messages in the outbox.")
 OUTBOX_OLDEST_SECONDS: Final = Gauge("fiks_outbox_oldest_seconds", "Age of the oldest message in the outbox.")

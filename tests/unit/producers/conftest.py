@@ -27,6 +27,7 @@ from producers.app import create_app
 from producers.checks import IntakeLimits
 from producers.dokument import Dokument
 from producers.dokumentlager import DiskDokumentlager
+from producers.envelopes import SeenKeys
 from producers.http_client import multipart_body, parts
 from producers.intake import Accepted, Innsending, Sealing, Submission
 from producers.library import IntakeKeys, Producer
@@ -195,15 +196,28 @@ class Intake:
         self.dokumentlager = DiskDokumentlager(folder)
         self.limits = limits or IntakeLimits()
         self.clear_files = clear_files
+        self.seen = SeenKeys()
 
     def take(
-        self, sending: Sending, *, person: str | None = None, body: bytes | None = None, cut: int = 65536
+        self,
+        sending: Sending,
+        *,
+        person: str | None = None,
+        ref: str = "ref-1",
+        body: bytes | None = None,
+        cut: int = 65536,
     ) -> Accepted:
         sealing = Sealing(
-            self.keys.kommune, self.keys.signer, AVSENDER, self.keys.mottak_keys, self.clear_files, self.limits
+            self.keys.kommune,
+            self.keys.signer,
+            AVSENDER,
+            self.keys.mottak_keys,
+            self.clear_files,
+            self.limits,
+            self.seen,
         )
         spill = Spill(self.dokumentlager)
-        submission = Submission(make_innsending(person or sending.fodselsnummer), sealing, spill)
+        submission = Submission(make_innsending(person or sending.fodselsnummer, ref=ref), sealing, spill)
         reader = MultipartReader("multipart/form-data; boundary=grense", max_parts=self.limits.max_parts)
         whole = sending.body() if body is None else body
         try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -288,6 +289,20 @@ async def test_a_body_that_does_not_come_in_time_is_given_up(bounds: dict[str, f
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(RefusedError, match="avbrutt"):
         [batch async for batch in batches(request, 100, **bounds)]
+
+
+async def test_who_sends_what_cannot_be_decrypted_ten_times_must_wait(world: Any, make_sending: Any) -> None:
+    guesser, other = (make_sending(seed=seed, encrypt_for=world.keys.mottak) for seed in (1, 2))
+    guesser.encrypt_for = world.keys.kommune
+    for nr in range(10):
+        assert (await world.post(guesser, path=f"0301/ref-{nr}")).status_code == 400
+    guesser.encrypt_for = world.keys.mottak
+    answer = await world.post(guesser)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3600")
+    assert answer.json()["errorCode"] == "innsending.avvist.for-mange-feil"
+    assert (await world.post(other, path="0301/other")).status_code == 202
+    world.now = world.now + timedelta(hours=1)
+    assert (await world.post(guesser)).status_code == 202
 
 
 async def test_one_line_tells_of_an_accepted_soknad_without_the_person(world: Any, sending: Any) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from producers.checks import (
+    Delivered,
     IntakeLimits,
     check_complete,
     check_name,
@@ -107,17 +108,30 @@ def test_metadata_may_have_more_fields() -> None:
 
 def test_a_listed_file_may_have_no_digest() -> None:
     expected = expected_digests([ExpectedFile("a.pdf", None), ExpectedFile("b.pdf", "ab")])
-    check_complete(expected, {"a.pdf": (2, "x"), "b.pdf": (3, "ab"), "Soknad.pdf": (1, "y")})
+    check_complete(expected, {"a.pdf": Delivered(2, "x"), "b.pdf": Delivered(3, "ab"), "Soknad.pdf": Delivered(1, "y")})
 
 
 def test_a_listed_file_that_differs_is_told_by_the_place_of_the_delivered_one() -> None:
     with pytest.raises(RefusedError, match="fil nr 3: "):
-        check_complete({"b.pdf": "ab"}, {"b.pdf": (3, "cd")})
+        check_complete({"b.pdf": "ab"}, {"b.pdf": Delivered(3, "cd")})
 
 
 def test_a_listed_file_that_is_missing_is_told_by_its_place_in_vedlegg_json() -> None:
     with pytest.raises(RefusedError, match="vedleggJson: fil nr 2 "):
-        check_complete({"a.pdf": None, "b.pdf": None}, {"a.pdf": (2, "x")})
+        check_complete({"a.pdf": None, "b.pdf": None}, {"a.pdf": Delivered(2, "x")})
+
+
+@pytest.mark.parametrize(
+    "file", [Delivered(3, "cd", encrypted=True), Delivered(3, "ab", encrypted=True, as_stated=False)]
+)
+def test_what_is_wrong_inside_of_an_encrypted_file_is_told_after_everything_else(file: Delivered) -> None:
+    with pytest.raises(RefusedError, match="en kryptert fil") as refused:
+        check_complete({"b.pdf": "ab"}, {"b.pdf": file})
+    assert (refused.value.status, refused.value.reason, "nr" in str(refused.value)) == (400, "kryptering", False)
+    with pytest.raises(RefusedError, match="fil nr 2 med status"):
+        check_complete({"b.pdf": "ab", "c.pdf": None}, {"b.pdf": file})
+    with pytest.raises(RefusedError, match="fil nr 4: "):
+        check_complete({"b.pdf": "ab", "c.pdf": "x"}, {"b.pdf": file, "c.pdf": Delivered(4, "y")})
 
 
 def test_a_name_may_be_listed_twice_with_one_digest_but_not_with_two() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from producers.checks import IntakeLimits
+from producers.checks import UNREADABLE, IntakeLimits
 from producers.dokument import Dokument
 from schemas.errors import InvalidDocumentError, RefusedError
 from schemas.names import Enhetsnummer, Sha256
@@ -146,16 +146,16 @@ BAD: dict[str, tuple[Callable[[Any], None], int, str]] = {
     "another kommune in the søknad": (other_kommune, 400, "mottaker.kommunenummer"),
     "a required field missing": (broken_soknad, 400, "data.personalia.navn"),
     "vedlegg.json is not JSON": (not_json, 400, "vedlegg.json"),
-    "another sha512": (sha512_differs, 400, "fil nr 2"),
+    "another sha512": (sha512_differs, 400, UNREADABLE),
     "a listed file is missing": (file_missing, 400, "vedleggJson: fil nr 2"),
     "two digests for one name": (two_digests, 400, "vedlegg.json"),
     "no files": (no_files, 400, "fil nr 1"),
     "the first file is no PDF": (first_is_png, 415, "fil nr 1"),
     "a type that is not taken": (replace(1, mimetype="text/html"), 415, "fil nr 2"),
-    "content other than declared": (replace(1, mimetype="image/jpeg"), 415, "fil nr 2"),
-    "content that is no PDF": (add("x.pdf", b"<html>" * 50, "application/pdf"), 415, "fil nr 4"),
-    "an empty file": (add("x.pdf", b"", "application/pdf"), 415, "fil nr 4"),
-    "stated size is wrong": (replace(2, storrelse=2501), 400, "fil nr 3"),
+    "content other than declared": (replace(1, mimetype="image/jpeg"), 400, UNREADABLE),
+    "content that is no PDF": (add("x.pdf", b"<html>" * 50, "application/pdf"), 400, UNREADABLE),
+    "an empty file": (add("x.pdf", b"", "application/pdf"), 400, UNREADABLE),
+    "stated size is wrong": (replace(2, storrelse=2501), 400, UNREADABLE),
     "stated size is too large": (replace(2, storrelse=10 * 1024 * 1024 + 1), 413, "fil nr 3"),
     "stated size is negative": (replace(2, storrelse=-1), 400, "storrelse"),
     "a name twice but for case": (add("SOKNAD.PDF"), 400, "fil nr 4"),
@@ -185,6 +185,28 @@ def test_bad_input_is_refused_and_leaves_nothing(
     assert list(intake.folder.iterdir()) == []
     secrets = [sending.fodselsnummer, "Lønnslipp", "Kontoutskrift", "SOKNAD.PDF", "Kari"]
     assert not [secret for secret in secrets if secret in str(error)]
+
+
+IN_CLEAR: dict[str, tuple[Callable[[Any], None], int, str]] = {
+    "another sha512": (sha512_differs, 400, "fil nr 2"),
+    "content other than declared": (replace(1, mimetype="image/jpeg"), 415, "fil nr 2"),
+    "content that is no PDF": (add("x.pdf", b"<html>" * 50, "application/pdf"), 415, "fil nr 4"),
+    "an empty file": (add("x.pdf", b"", "application/pdf"), 415, "fil nr 4"),
+    "stated size is wrong": (replace(2, storrelse=2501), 400, "fil nr 3"),
+}
+
+
+@pytest.mark.parametrize(("break_it", "status", "names"), IN_CLEAR.values(), ids=IN_CLEAR)
+def test_what_is_wrong_inside_of_a_file_in_clear_is_told_by_its_number(
+    intake: Any, sending: Any, break_it: Any, status: int, names: str
+) -> None:
+    intake.clear_files = True
+    sending.encrypt_for = None
+    break_it(sending)
+    with pytest.raises(RefusedError, match=names) as refused:
+        intake.take(sending)
+    assert refused.value.status == status
+    assert list(intake.folder.iterdir()) == []
 
 
 def test_another_persons_token_is_refused(intake: Any, sending: Any) -> None:
@@ -233,15 +255,89 @@ def test_a_body_that_ends_after_any_part_is_refused(intake: Any, sending: Any, l
     assert refused.value.status == 400
 
 
-def test_a_padding_that_breaks_and_a_size_that_is_wrong_have_one_text(intake: Any, sending: Any) -> None:
-    replace(0, storrelse=4095)(sending)
-    with pytest.raises(RefusedError) as wrong_size:
-        intake.take(sending)
-    replace(0, storrelse=4096)(sending)
-    body = bytearray(sending.body())
-    at = body.index(b"dokument:0")
+def damaged(body: bytes, file: int = 0) -> bytes:
+    changed = bytearray(body)
+    at = body.index(f"dokument:{file}".encode())
     end = body.index(b"\r\n--grense", at)
-    body[end - 30] ^= 1  # in the last block of ciphertext, in front of the end-of-contents octets
-    with pytest.raises(RefusedError) as damaged:
-        intake.take(sending, body=bytes(body))
-    assert str(damaged.value) == str(wrong_size.value)
+    changed[end - 30] ^= 1  # in the last block of ciphertext, in front of the end-of-contents octets
+    return bytes(changed)
+
+
+def told(intake: Any, sending: Any, body: bytes, **given: Any) -> tuple[int, str, str]:
+    with pytest.raises(RefusedError) as refused:
+        intake.take(sending, body=body, **given)
+    return refused.value.status, refused.value.reason, str(refused.value)
+
+
+def test_every_fault_inside_of_an_envelope_is_told_in_the_same_way(intake: Any, sending: Any) -> None:
+    answers = {told(intake, sending, damaged(sending.body(), nr), ref=f"padding-{nr}") for nr in range(3)}
+    original = list(sending.files)
+    for nr, (break_it, _, names) in enumerate(BAD.values()):
+        if names != UNREADABLE:
+            continue
+        sending.files = list(original)
+        break_it(sending)
+        answers.add(told(intake, sending, sending.body(), ref=f"content-{nr}"))
+    assert answers == {(400, "kryptering", UNREADABLE)}
+
+
+LATER_FAULTS: dict[str, Callable[[bytes], bytes]] = {
+    "metadata of the next file": lambda body: body.replace(b'"storrelse":3000', b'"storrelse":-1'),
+    "a name that is not allowed": lambda body: body.replace("Lønnslipp.png".encode(), b"L:nnslipp.png"),
+    "a type that is not taken": lambda body: body.replace(b"image/png", b"text/html"),
+    "a file too little": lambda body: b"--grense\r\n".join(body.split(b"--grense\r\n")[:-2]) + b"--grense--\r\n",
+    "no last boundary": lambda body: body[:-12],
+    "no metadata for the last": lambda body: body[: body.rindex(b"--grense\r\n")] + b"--grense--\r\n",
+}
+
+
+@pytest.mark.parametrize("break_it", LATER_FAULTS.values(), ids=LATER_FAULTS)
+def test_a_fault_that_comes_later_does_not_tell_whether_a_file_was_decrypted(
+    intake: Any, sending: Any, break_it: Callable[[bytes], bytes]
+) -> None:
+    body = sending.body()
+    assert break_it(body) != body
+    whole = told(intake, sending, break_it(body))
+    assert whole[1] != "kryptering"
+    assert told(intake, sending, break_it(damaged(sending.body())), ref="ref-2") == whole
+
+
+def test_a_file_that_cannot_be_decrypted_is_not_told_before_the_body_has_ended(intake: Any, sending: Any) -> None:
+    pieces: list[int] = []
+    write = intake.dokumentlager.create
+
+    def count() -> Any:
+        pieces.append(1)
+        return write()
+
+    intake.dokumentlager.create = count
+    big = pdf(1, 900_000)
+    sending.files.append(Dokument.of_bytes("x.pdf", big))
+    told(intake, sending, damaged(sending.body()))
+    assert pieces == [1]  # the files after the damaged one were sealed all the same
+
+
+def test_the_same_bytes_may_come_again_and_nothing_else_under_their_keys(intake: Any, sending: Any) -> None:
+    body = sending.body()
+    intake.take(sending, body=body)
+    intake.take(sending, body=body)
+    for given in ({"ref": "ref-2"}, {"body": damaged(body)}):
+        with pytest.raises(RefusedError, match="fil nr 1 kan ikke dekrypteres") as refused:
+            intake.take(sending, **({"body": body} | given))
+        assert (refused.value.status, refused.value.reason) == (400, "kryptering")
+
+
+def test_another_person_cannot_ask_about_an_envelope_that_was_sent_before(
+    keys: Any, intake: Any, sending: Any, make_sending: Any
+) -> None:
+    victims = sending.body()
+    intake.take(sending, body=victims)
+    other = make_sending(seed=2, encrypt_for=keys.mottak)
+    stolen = b"--grense\r\n".join(other.body().split(b"--grense\r\n")[:4] + victims.split(b"--grense\r\n")[4:])
+    assert "fil nr 1 kan ikke dekrypteres" in told(intake, other, stolen)[2]
+
+
+def test_a_retry_after_a_body_that_broke_off_is_taken(intake: Any, sending: Any) -> None:
+    body = sending.body()
+    assert told(intake, sending, body[:-200])[1] == "multipart"
+    assert intake.take(sending, body=body).files == 3
