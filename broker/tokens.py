@@ -200,6 +200,15 @@ def _consumer(claims: dict[str, Any]) -> Organisasjonsnummer | None:
         return None
 
 
+def _token_of(answer: httpx.Response) -> tuple[str, timedelta]:
+    """Return the token in an issuer's answer and how long it is valid; a proxy may have answered with anything."""
+    try:
+        body = answer.json()
+        return str(body["access_token"]), timedelta(seconds=int(body["expires_in"]))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise httpx.DecodingError("utstederens svar er ikke et access_token", request=answer.request) from error
+
+
 class ClientTokens:
     """Fetches machine tokens by the JWT-bearer grant (RFC 7523, as Maskinporten), and keeps one until shortly before its end.
 
@@ -241,7 +250,7 @@ class ClientTokens:
         """Return a token that is valid for at least ten seconds more.
 
         Raises:
-            httpx.HTTPError: The issuer did not answer, or refused.
+            httpx.HTTPError: The issuer did not answer, refused, or answered with something else than a token.
         """
         now = self._clock()
         if now >= self._renew_at:
@@ -249,9 +258,8 @@ class ClientTokens:
                 self._url, data={"grant_type": GRANT_TYPE, "assertion": self._assertion(now)}
             )
             answer.raise_for_status()
-            body = answer.json()
-            self._token = str(body["access_token"])
-            self._renew_at = now + timedelta(seconds=int(body["expires_in"])) - RENEW_BEFORE
+            self._token, lifetime = _token_of(answer)
+            self._renew_at = now + lifetime - RENEW_BEFORE
         return self._token
 
     def forget(self) -> None:

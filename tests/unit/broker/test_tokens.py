@@ -275,10 +275,13 @@ class _TokenDoor:
     def __init__(self) -> None:
         self.assertions: list[str] = []
         self.status = 200
+        self.content: bytes | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         form = dict(httpx.QueryParams(request.content.decode()))
         self.assertions.append(form["assertion"])
+        if self.content is not None:
+            return httpx.Response(self.status, content=self.content, request=request)
         body = {"access_token": f"t{len(self.assertions)}", "expires_in": 60}
         return httpx.Response(self.status, json=body, request=request)
 
@@ -335,4 +338,28 @@ async def test_a_refused_assertion_is_an_error_and_asked_again_next_time(
     with pytest.raises(httpx.HTTPStatusError):
         await client_tokens.access_token()
     door.status = 200
+    assert await client_tokens.access_token() == "t2"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>logg inn</html>",
+        b"",
+        b"[]",
+        b"{}",
+        b'"t"',
+        b'{"access_token": "t"}',
+        b'{"access_token": "t", "expires_in": "snart"}',
+        b'{"access_token": "t", "expires_in": 1e300}',
+        b'{"access_token": "t", "expires_in": null}',
+    ],
+)
+async def test_an_answer_that_is_no_token_is_an_error_of_the_call_and_asked_for_again(
+    client_tokens: ClientTokens, door: _TokenDoor, content: bytes
+) -> None:
+    door.content = content
+    with pytest.raises(httpx.HTTPError):
+        await client_tokens.access_token()
+    door.content = None
     assert await client_tokens.access_token() == "t2"
