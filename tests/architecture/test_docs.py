@@ -11,7 +11,11 @@ from typer.main import get_command
 
 from broker.cli.main import app
 
-DOCUMENTS = ("README.md", "DESIGN.md", "CHANGELOG.md", "docs/konvolutt.md", "docs/glossary.md", "docs/adr/README.md")
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+THEIRS = {"EnvelopedData", "AuthEnvelopedData", "SignedData"}  # CMS' own
+PARTS = {"kontrakt", "krypto", "levering", "megler", "lager", "fagsystem", "oppsett"}
+DECISIONS = [name for name in DOCUMENTS if re.search(r"adr/[0-9]", name)]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +24,12 @@ def modules(root: Path, sources: list[Path]) -> set[str]:
     tests = [*(root / "tests").rglob("*.py"), *(root / ".ci").rglob("*.py")]
     relative = [path.relative_to(root).parts for path in [*sources, *tests]]
     return {"/".join(parts[start:]) for parts in relative for start in range(len(parts))}
+
+
+def test_the_documents_are_all_here(root: Path) -> None:
+    assert root == ROOT
+    assert {"README.md", "DESIGN.md", "CHANGELOG.md", "docs/glossary.md", "docs/konvolutt.md"} <= set(DOCUMENTS)
+    assert len(DECISIONS) >= 8
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -35,10 +45,23 @@ def test_every_link_leads_somewhere(name: str, root: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
-def test_every_test_that_is_named_exists(root: Path, test_sources: list[Path]) -> None:
-    functions = {name for path in test_sources for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))}
-    named = set(re.findall(r"`(test_\w+)`", (root / "DESIGN.md").read_text("utf-8")))
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_test_that_is_named_exists(name: str, root: Path, test_sources: list[Path]) -> None:
+    functions = {found for path in test_sources for found in re.findall(r"def (test_\w+)", path.read_text("utf-8"))}
+    named = set(re.findall(r"`(test_\w+)`", (root / name).read_text("utf-8")))
     assert named - functions == set()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_class_and_error_code_that_is_named_exists(name: str, root: Path, sources: list[Path]) -> None:
+    code = "\n".join(path.read_text("utf-8") for path in sources)
+    text = (root / name).read_text("utf-8")
+    classes = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", text)) - THEIRS
+    assert {
+        each for each in classes if not re.search(rf"(?:class {each}\b|\b{each} = |[\"']{each}[\"'])", code)
+    } == set()
+    codes = {each for each in re.findall(r"`([a-z]+\.[a-z-]+)`", text) if each.split(".")[0] in PARTS}
+    assert {each for each in codes if f'"{each}"' not in code} == set()
 
 
 def test_every_decision_is_in_the_index_with_its_four_parts(root: Path) -> None:
