@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from crypto.trust import Trust
 
 _MAX_FORSENDELSE_BYTES = 16 * 1024
+_ALWAYS_SIGNED = frozenset({"digisos_id", "melding_id", "kommunenummer", "type", "opprettet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,9 @@ def _forsendelse(reader: AsiceReader, *, required: bool) -> Forsendelse | None:
 def check_forsendelse(found: Forsendelse | None, expected: Forsendelse) -> None:
     """Compare what the sender signed with what the record says in clear, so that a moved package is refused.
 
+    Identity is always compared. ``nav_ekstern_ref_id``, ``hastegrad`` and ``enhetsnummer``, which older senders do not sign, are
+    compared when they were signed. Who signed the first two knows of the third, so leaving it out means that there is none.
+
     Args:
         found: ``OpenedPackage.forsendelse``.
         expected: Built from the record.
@@ -270,6 +274,11 @@ def check_forsendelse(found: Forsendelse | None, expected: Forsendelse) -> None:
     if found is None:
         raise MismatchError(f"pakken har ingen {FILENAME}")
     stated, wanted = found.model_dump(), expected.model_dump()
-    differing = [name for name in type(expected).model_fields if stated.get(name) != wanted.get(name)]
+    complete = found.nav_ekstern_ref_id is not None and found.hastegrad is not None
+    differing = [
+        name
+        for name in Forsendelse.model_fields
+        if stated[name] != wanted[name] and (complete or name in _ALWAYS_SIGNED or stated[name] is not None)
+    ]
     if differing:
         raise MismatchError(f"pakken og meldingen er uenige om {', '.join(differing)}")

@@ -20,7 +20,7 @@ import unicodedata
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import ValidationError
 
@@ -228,7 +228,7 @@ class Submission:
             kommunenummer=who.kommunenummer,
             nav_ekstern_ref_id=who.nav_ekstern_ref_id,
             enhetsnummer=self._enhetsnummer,
-            hastegrad="VANLIG" if self._soknad is None else self._soknad.hastegrad(),
+            hastegrad=self._hastegrad,
             innsendt=who.tidspunkt,
             avsender=self._sealing.avsender,
             nokkel_id=summary.nokkel_id,
@@ -252,7 +252,14 @@ class Submission:
             kommunenummer=who.kommunenummer,
             type=SOKNAD,
             opprettet=who.tidspunkt,
+            enhetsnummer=self._enhetsnummer,
+            nav_ekstern_ref_id=who.nav_ekstern_ref_id,
+            hastegrad=self._hastegrad,
         )
+
+    @property
+    def _hastegrad(self) -> Literal["VANLIG", "NODHJELP"]:
+        return "VANLIG" if self._soknad is None else self._soknad.hastegrad()
 
     def _transport(self, soknad: SoknadRecord) -> TransportRecord:
         who = self._innsending

@@ -83,6 +83,9 @@ class SoknadRecord(Package):
             kommunenummer=self.kommunenummer,
             type=self.type,
             opprettet=self.innsendt,
+            enhetsnummer=self.enhetsnummer,
+            nav_ekstern_ref_id=self.nav_ekstern_ref_id,
+            hastegrad=self.hastegrad,
         )
 
 

@@ -42,7 +42,6 @@ from producers.http_client import SoknadClient
 from schemas.codec import decode, encode
 from schemas.errors import RefusedError
 from schemas.examples import make_jpeg, make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
-from schemas.forsendelse import Forsendelse
 from schemas.names import DigisosId, Fodselsnummer, Kommunenummer, NavEksternRefId, Organisasjonsnummer, Sha256
 from schemas.records import (
     BRUK_KRYPTERING,
@@ -141,16 +140,7 @@ class World:
             spool.finish()
             trust = Trust(roots=[self.authority.certificate])
             with open_package(spool, keys=self.kommune_keys, trust=trust, now=now()) as opened:
-                check_forsendelse(
-                    opened.forsendelse,
-                    Forsendelse(
-                        digisos_id=record.digisos_id,
-                        melding_id=record.melding_id,
-                        kommunenummer=record.kommunenummer,
-                        type=record.type,
-                        opprettet=record.innsendt,
-                    ),
-                )
+                check_forsendelse(opened.forsendelse, record.forsendelse())
                 return {file.name: b"".join(opened.read(file.name)) for file in opened.files}
 
     async def records(self, topic: str, wanted: Callable[[list[Incoming]], bool]) -> list[Incoming]:

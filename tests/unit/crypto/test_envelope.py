@@ -367,6 +367,35 @@ def test_a_package_moved_to_another_kommune_or_type_is_refused_by_field_names_al
     assert "4601" not in str(caught.value)
 
 
+NEWER = {"enhetsnummer": "0315", "nav_ekstern_ref_id": "ref-1", "hastegrad": "VANLIG"}
+OTHER = {"enhetsnummer": "0301", "nav_ekstern_ref_id": "ref-2", "hastegrad": "NODHJELP"}
+
+
+@pytest.mark.parametrize("field", NEWER)
+def test_what_the_fagsystem_acts_on_is_compared_when_the_sender_signed_it(
+    forsendelse: Callable[..., Forsendelse], field: str
+) -> None:
+    record = forsendelse().model_copy(update=NEWER)
+    check_forsendelse(record, record)
+    for signed in (record, forsendelse().model_copy(update={field: NEWER[field]})):
+        with pytest.raises(MismatchError) as caught:
+            check_forsendelse(signed, record.model_copy(update={field: OTHER[field]}))
+        assert str(caught.value).endswith(f"uenige om {field}")
+
+
+def test_what_an_older_sender_did_not_sign_is_not_compared(forsendelse: Callable[..., Forsendelse]) -> None:
+    check_forsendelse(forsendelse(), forsendelse().model_copy(update=NEWER))
+
+
+def test_an_office_cannot_be_added_to_what_a_newer_sender_signed_without_one(
+    forsendelse: Callable[..., Forsendelse],
+) -> None:
+    signed = forsendelse().model_copy(update=NEWER | {"enhetsnummer": None})
+    check_forsendelse(signed, signed)
+    with pytest.raises(MismatchError, match="enhetsnummer"):
+        check_forsendelse(signed, forsendelse().model_copy(update=NEWER))
+
+
 def test_a_package_without_forsendelse_never_matches_a_record(forsendelse: Callable[..., Forsendelse]) -> None:
     with pytest.raises(MismatchError):
         check_forsendelse(None, forsendelse())

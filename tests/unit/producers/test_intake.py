@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crypto.envelope import check_forsendelse
 from producers.checks import UNREADABLE, IntakeLimits
 from producers.dokument import Dokument
 from schemas.errors import InvalidDocumentError, RefusedError
+from schemas.forsendelse import Forsendelse
 from schemas.names import Enhetsnummer, Sha256
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ def test_a_submission_becomes_a_package_that_only_the_kommune_opens(intake: Any,
     assert files == sending.content
     assert forsendelse["meldingId"] == accepted.soknad.melding_id
     assert forsendelse["kommunenummer"] == "0301"
+    assert (forsendelse["navEksternRefId"], forsendelse["enhetsnummer"]) == ("ref-1", "0301")
+    assert forsendelse["hastegrad"] == "VANLIG"
+    check_forsendelse(Forsendelse.from_json(json.dumps(forsendelse).encode()), accepted.soknad.forsendelse())
     assert accepted.soknad.sha256 == Sha256.of(package)
     assert accepted.soknad.storrelse == len(package)
     assert accepted.files == 3

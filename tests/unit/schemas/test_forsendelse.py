@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import InvalidDocumentError
 from schemas.forsendelse import FILENAME, Forsendelse
-from schemas.names import DigisosId, Kommunenummer, MeldingId
+from schemas.names import DigisosId, Enhetsnummer, Kommunenummer, MeldingId, NavEksternRefId
 
 FORSENDELSE = Forsendelse(
     digisos_id=DigisosId("3fa85f64-5717-4562-b3fc-2c963f66afa6"),
@@ -24,6 +24,19 @@ def test_it_comes_back_as_it_was() -> None:
 
 def test_the_file_has_the_names_of_the_wire() -> None:
     assert set(json.loads(FORSENDELSE.to_json())) == {"digisosId", "meldingId", "kommunenummer", "type", "opprettet"}
+
+
+def test_what_newer_senders_sign_is_there_when_it_is_known() -> None:
+    newer = FORSENDELSE.model_copy(
+        update={
+            "enhetsnummer": Enhetsnummer("0315"),
+            "nav_ekstern_ref_id": NavEksternRefId("ref-1"),
+            "hastegrad": "NODHJELP",
+        }
+    )
+    assert Forsendelse.from_json(newer.to_json()) == newer
+    added = {"enhetsnummer": "0315", "navEksternRefId": "ref-1", "hastegrad": "NODHJELP"}
+    assert json.loads(newer.to_json()) == json.loads(FORSENDELSE.to_json()) | added
 
 
 def test_an_unknown_field_passes() -> None:

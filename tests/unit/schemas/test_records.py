@@ -27,6 +27,15 @@ def test_a_naive_time_is_refused(records: dict[str, Record]) -> None:
         SoknadRecord.model_validate(naive)
 
 
+def test_a_package_must_say_what_its_record_says(records: dict[str, Record]) -> None:
+    soknad = records["soknad"]
+    assert isinstance(soknad, SoknadRecord)
+    stated = soknad.forsendelse().model_dump()
+    assert stated.pop("opprettet") == soknad.innsendt
+    assert stated == {name: getattr(soknad, name) for name in stated}
+    assert None not in stated.values()
+
+
 def test_urgency_is_a_closed_list(records: dict[str, Record]) -> None:
     with pytest.raises(ValidationError):
         SoknadRecord.model_validate(records["soknad"].model_dump() | {"hastegrad": "HASTER"})
