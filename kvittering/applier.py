@@ -17,7 +17,9 @@ from broker.log import get_logger
 from broker.routing import parse_topic
 from broker.runtime import place_of
 from kvittering import metrics
+from kvittering.chain import Konnektor
 from kvittering.hub import View
+from kvittering.lifecycle import svar_input
 from kvittering.reading import read_record
 from kvittering.views import citizen_view, encode_view, version_of
 from schemas.errors import StoreError, UnexpectedRecordError
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from schemas.names import Kommunenummer
 
 RETRY_S: Final = 1.0
+ANNEN: Final = "ANNEN"
+"""What a status that we do not know is counted as: others must not choose how many metrics we keep."""
 FIGURES_EVERY_S: Final = 5.0
 
 
@@ -72,9 +76,9 @@ class Applier:
             batch: Each partition in order.
         """
         async with self._one_batch:
-            signers = {knr: self._katalog.signers(knr) for knr in _kommuner(batch)}
+            konnektorer = {knr: konnektor_of(self._katalog, knr) for knr in _kommuner(batch)}
             read = await asyncio.to_thread(
-                lambda: [read_record(record, signers=signers, keys=self._keys) for record in batch]
+                lambda: [read_record(record, konnektorer=konnektorer, keys=self._keys) for record in batch]
             )
             applied = await self._store_until_kept(read)
         for one in applied:
@@ -158,11 +162,17 @@ def _report_change(before: Projection, after: Projection) -> None:
     counted = {ledd.digest for ledd in before.verdicts.holds}
     for ledd in after.verdicts.holds:
         if ledd.digest not in counted:
-            metrics.RECEIPTS.labels(ledd.claims.status).inc()
+            metrics.RECEIPTS.labels(ledd.claims.status if svar_input(ledd.claims.status) else ANNEN).inc()
     if after.status is not None and before.status is not after.status:
         metrics.STATUS_CHANGES.labels(after.status.value).inc()
     if before.mottatt is None and after.mottatt is not None and after.soknad is not None:
         metrics.RECEIPT_LATENCY.observe(max((after.mottatt - after.soknad.akseptert).total_seconds(), 0.0))
+
+
+def konnektor_of(katalog: Katalog, kommunenummer: Kommunenummer) -> Konnektor:
+    """Return who may sign in the kommune's name, by the katalog as it is now."""
+    entry = katalog.get(kommunenummer)
+    return Konnektor(entry.konnektor if entry else None, katalog.signers(kommunenummer))
 
 
 def _kommuner(batch: Iterable[Incoming]) -> set[Kommunenummer]:

@@ -4,7 +4,8 @@ Three questions, in this order, and what happens when the answer is no:
 
 1. *Is it real?* (``read_ledd``, from the record and the katalog alone.) It decodes; it is signed by a certificate that the
    katalog holds for the topic's kommune, valid when the kvittering was issued; its signed claims are the record's clear
-   fields and name the topic's kommune. Otherwise: dead letter, nothing changes.
+   fields, and name the topic's kommune and the connector that the katalog says owns the certificate: nobody chooses what
+   chain to write in. Otherwise: dead letter, nothing changes.
 2. *Does it continue the chain?* (``connect``.) There is one chain for each søknad, kommune and issuer: number 1 has no
    ``forrige``, number n+1 names the digest of number n. The same bytes again are a repeat, which is no event at all. The
    same number with other bytes is a fork, and a wrong ``forrige`` is a break: dead letter, and the chain stands as it
@@ -32,7 +33,7 @@ from schemas.names import Kommunenummer, Sha256
 from schemas.records import KvitteringRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cryptography import x509
 
@@ -46,22 +47,37 @@ VENTER_KJEDE: Final = "venter.kjede"
 """An earlier link of the issuer's chain is missing."""
 
 
-def read_ledd(value: bytes, *, kommunenummer: Kommunenummer, certificates: Sequence[x509.Certificate]) -> Ledd:
+@dataclass(frozen=True, slots=True)
+class Konnektor:
+    """Who may sign in a kommune's name, by the katalog.
+
+    Attributes:
+        navn: The connector's id; None when the kommune has none.
+        certificates: Those that it signs with.
+    """
+
+    navn: str | None = None
+    certificates: Sequence[x509.Certificate] = ()
+
+
+def read_ledd(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnektor) -> Ledd:
     """Return the kvittering in a record, if it is real (question 1).
 
     Args:
         value: The record's value, Avro in the Confluent wire format.
         kommunenummer: Whose topic it was read from.
-        certificates: Those that the katalog holds for signing in this kommune's name.
+        konnektor: Who may sign in this kommune's name.
 
     Raises:
         UnknownSchemaError: Not a kvittering record.
         DecodeError: The record or the signed claims cannot be read.
-        SignatureError: Not signed by one of ``certificates``, or by one that was not valid at the time.
+        SignatureError: Not signed by that connector, with a certificate that was valid at the time, in its own name.
         MismatchError: The clear fields are not what was signed, or it is another kommune's.
     """
     record = decode(KvitteringRecord, value)
-    ledd = verify_ledd(record.jws, certificates)
+    ledd = verify_ledd(record.jws, konnektor.certificates)
+    if ledd.claims.utsteder != konnektor.navn:
+        raise SignatureError("kvitteringens utsteder er ikke konnektoren som eier sertifikatet")
     if ledd.claims.record(record.jws) != record:
         raise MismatchError("kvitteringens klare felt er ikke det som er signert")
     if ledd.claims.kommunenummer != kommunenummer:
@@ -111,10 +127,11 @@ class Chains:
 
 
 def connect(links: Sequence[Ledd]) -> Chains:
-    """Return what place each of ``links`` has; they are given in the order they came, each once.
+    """Return what place each of ``links`` has; they are given in the order they came.
 
-    Of several that claim one place, the first to come has it.
+    Of several that claim one place, the first to come has it. The same bytes again are a repeat, and count once.
     """
+    links = tuple({ledd.digest: ledd for ledd in links}.values())
     by_issuer: dict[tuple[Kommunenummer, str], dict[int, list[Ledd]]] = {}
     for ledd in links:
         by_nr = by_issuer.setdefault((ledd.claims.kommunenummer, ledd.claims.utsteder), {})
@@ -209,8 +226,3 @@ def _mismatch(claims: KvitteringClaims, melding: Melding) -> MismatchError | Non
     if claims.sha256 != melding.sha256:
         return MismatchError("kvitteringen gjelder en annen pakke enn den som ble sendt")
     return None
-
-
-def heads(links: Iterable[Ledd]) -> Mapping[tuple[Kommunenummer, str], Head]:
-    """Return the last link of each chain, by kommune and issuer."""
-    return connect(tuple(links)).heads

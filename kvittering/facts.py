@@ -106,11 +106,6 @@ class SoknadState(WireModel):
     kvitteringer: tuple[Ledd, ...] = ()
     hendelser: tuple[Sakshendelse, ...] = ()
 
-    @property
-    def versjon(self) -> int:
-        """How many facts there are; grows by one with each."""
-        return len(self.transport) + len(self.kvitteringer) + len(self.hendelser)
-
     def meldinger(self) -> dict[MeldingId, Melding]:
         """Return the messages that are known from AKSEPTERT, in the order accepted: the first is the søknad itself.
 

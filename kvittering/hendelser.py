@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -38,45 +37,27 @@ from schemas.names import Kommunenummer, Sha256
 from schemas.records import HENDELSE_DIGISOS_SOKER, HendelseRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cryptography import x509
-
     from crypto.envelope import OpenedPackage
     from crypto.keys import KeyRing
+    from kvittering.chain import Konnektor
 
 MAX_DIGISOS_SOKER_BYTES: Final = 4 * 1024 * 1024
 """The file holds the whole history of a case; real ones are some tens of kilobytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedHendelse:
-    """A case update that was opened and verified.
-
-    Attributes:
-        sak: What may be stored in clear.
-        dokument: The whole digisos-soker.json; in memory only.
-    """
-
-    sak: Sakshendelse
-    dokument: DigisosSoker
-
-
-def read_hendelse(
-    value: bytes, *, kommunenummer: Kommunenummer, certificates: Sequence[x509.Certificate], keys: KeyRing
-) -> OpenedHendelse:
+def read_hendelse(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnektor, keys: KeyRing) -> Sakshendelse:
     """Open and verify a case update (rule 1).
 
     Args:
         value: The record's value, Avro in the Confluent wire format.
         kommunenummer: Whose topic it was read from.
-        certificates: Those that the katalog holds for signing in this kommune's name.
+        konnektor: Who may sign in this kommune's name.
         keys: The innsyn keys.
 
     Raises:
         UnknownSchemaError: Not a hendelse record, or of a type that we do not know.
         DecodeError: The record cannot be read.
-        MismatchError: It is another kommune's, or the package is not the one that the record names.
+        MismatchError: It is another kommune's or connector's, or the package is not the one that the record names.
         PackageMissingError: The package is not in the record: case updates must be.
         UnsealError: The package does not open, or its signer is not the kommune's.
         InvalidDocumentError: There is no digisos-soker.json in it, or it breaks its format.
@@ -93,12 +74,14 @@ def read_hendelse(
     with Spool() as spool:
         spool.write(record.pakke)
         spool.finish()
-        with open_package(spool, keys=keys, trust=Trust(pinned=certificates), now=record.tidspunkt) as opened:
+        with open_package(spool, keys=keys, trust=Trust(pinned=konnektor.certificates), now=record.tidspunkt) as opened:
             check_forsendelse(_as_exact_as_a_record(opened.forsendelse), record.forsendelse())
+            if record.avsender != konnektor.navn:
+                raise MismatchError("hendelsens avsender er ikke konnektoren som eier sertifikatet")
             return _read(opened, record)
 
 
-def _read(opened: OpenedPackage, record: HendelseRecord) -> OpenedHendelse:
+def _read(opened: OpenedPackage, record: HendelseRecord) -> Sakshendelse:
     documents = [file.name for file in opened.files if file.name not in {FILENAME, FORSENDELSE}]
     try:
         dokument = parse_digisos_soker(opened.read_bytes(FILENAME, MAX_DIGISOS_SOKER_BYTES))
@@ -106,7 +89,7 @@ def _read(opened: OpenedPackage, record: HendelseRecord) -> OpenedHendelse:
         raise InvalidDocumentError(FILENAME, "", "mangler i pakken") from None
     except ValueError:
         raise InvalidDocumentError(FILENAME, "", "er for stor") from None
-    sak = Sakshendelse(
+    return Sakshendelse(
         melding_id=record.melding_id,
         digisos_id=record.digisos_id,
         kommunenummer=record.kommunenummer,
@@ -116,7 +99,6 @@ def _read(opened: OpenedPackage, record: HendelseRecord) -> OpenedHendelse:
         vist=case_status(dokument),
         dokumenter=len(documents),
     )
-    return OpenedHendelse(sak, dokument)
 
 
 def statuses(dokument: DigisosSoker) -> tuple[Statusendring, ...]:

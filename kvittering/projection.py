@@ -9,7 +9,8 @@ Rules:
 2. A fact that is refused leaves the state as it was, or is taken out of it if it had waited there. The one exception is a
    link with the wrong digest, which keeps its place in its issuer's chain and counts for nothing else.
 3. A søknad belongs to the kommune of its first AKSEPTERT. Before that is known, what others say about it waits.
-4. The history is ordered by when things happened, by their own clocks; ties by source and by each source's order.
+4. What waits is bounded for each issuer, so that nobody fills a søknad's state: one more is refused.
+5. The history is ordered by when things happened, by their own clocks; ties by source and by each source's order.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from kvittering.lifecycle import (
     svar_input,
     transport_input,
 )
-from schemas.errors import MismatchError
+from schemas.errors import ChainError, MismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from schemas.names import Eier, Kommunenummer, MeldingId, NavEksternRefId
 
 Kilde = Literal["transport", "kvittering", "sak"]
+MAX_WAITING: Final = 200
+"""Most kvitteringer, and most hendelser, of one issuer that wait for one søknad."""
 _LANES: Final[Mapping[Kilde, int]] = {"transport": 0, "kvittering": 1, "sak": 2}
 
 
@@ -160,11 +163,27 @@ def apply(state: SoknadState, fact: Fact, known: Verdicts | None = None) -> Chan
     before = (known or judge_all(state)).refused
     grown = _append(state, fact)
     verdicts = judge_all(grown)
+    if new_id in verdicts.waits and _waiting_with(fact, grown, verdicts) > MAX_WAITING:
+        return Change(
+            state, "refused", (Refused(new_id, ChainError(f"mer enn {MAX_WAITING} venter alt fra samme utsteder")),)
+        )
     refused = tuple(Refused(one, error) for one, error in verdicts.refused.items() if one not in before)
     kept = _without_refused(grown, verdicts)
     if new_id not in verdicts.refused:
         return Change(kept, "recorded", refused, verdicts if kept is grown else None)
     return Change(state if kept == state else kept, "refused", refused)
+
+
+def _waiting_with(fact: Fact, state: SoknadState, verdicts: Verdicts) -> int:
+    """Return how many facts of the same kind and issuer wait, ``fact`` among them."""
+    issuer = _issuer(fact)
+    return sum(fact_id(one) in verdicts.waits and _issuer(one) == issuer for one in _lane(state, fact))
+
+
+def _issuer(fact: Fact) -> tuple[Kommunenummer, str]:
+    if isinstance(fact, Ledd):
+        return fact.claims.kommunenummer, fact.claims.utsteder
+    return fact.kommunenummer, fact.avsender if isinstance(fact, Sakshendelse) else ""
 
 
 def judge_all(state: SoknadState) -> Verdicts:

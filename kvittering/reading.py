@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from broker.record import soknad_of
 from broker.routing import parse_topic
-from kvittering.chain import read_ledd
+from kvittering.chain import Konnektor, read_ledd
 from kvittering.facts import Fact, Ledd
 from kvittering.hendelser import read_hendelse
 from schemas.codec import decode
@@ -20,9 +20,7 @@ from schemas.names import DigisosId, Kommunenummer, MeldingId
 from schemas.records import TransportRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from cryptography import x509
+    from collections.abc import Mapping
 
     from broker.record import Incoming
     from crypto.keys import KeyRing
@@ -49,23 +47,21 @@ class ReadRecord:
         return self.fact.claims.melding_id if isinstance(self.fact, Ledd) else self.fact.melding_id
 
 
-def read_record(
-    record: Incoming, *, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing
-) -> ReadRecord:
+def read_record(record: Incoming, *, konnektorer: Mapping[Kommunenummer, Konnektor], keys: KeyRing) -> ReadRecord:
     """Return the fact in ``record``, or why there is none. Verifies signatures and opens packages: slow, and pure.
 
     What nobody foresaw is such a reason too (``UnexpectedRecordError``): a record never stops the ones after it.
 
     Args:
         record: Of a kommune's kvittering or hendelse topic, or of the transport topic.
-        signers: The certificates that the katalog holds for signing, by kommune.
+        konnektorer: Who may sign, by kommune.
         keys: The innsyn keys.
 
     Raises:
         MeldingsformidlerError: Only one that is ``retriable``: nothing is wrong with the record.
     """
     try:
-        fact = _read_under_its_key(record, signers, keys)
+        fact = _read_under_its_key(record, konnektorer, keys)
     except MeldingsformidlerError as error:
         if error.retriable:
             raise
@@ -77,25 +73,23 @@ def read_record(
     return ReadRecord(record, fact=fact)
 
 
-def _read_under_its_key(
-    record: Incoming, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing
-) -> Fact:
-    fact = _read(record, signers, keys)
+def _read_under_its_key(record: Incoming, konnektorer: Mapping[Kommunenummer, Konnektor], keys: KeyRing) -> Fact:
+    fact = _read(record, konnektorer, keys)
     if digisos_id_of(fact) != soknad_of(record.key):
         raise MismatchError("meldingens nøkkel er ikke dens digisosId")
     return fact
 
 
-def _read(record: Incoming, signers: Mapping[Kommunenummer, Sequence[x509.Certificate]], keys: KeyRing) -> Fact:
+def _read(record: Incoming, konnektorer: Mapping[Kommunenummer, Konnektor], keys: KeyRing) -> Fact:
     topic = parse_topic(record.topic)
     if topic.kind == "transport":
         return decode(TransportRecord, record.value)
     if topic.kommunenummer is None:
         raise UnknownSchemaError("emnet har ikke noe som kvittering leser")
-    certificates = signers.get(topic.kommunenummer, ())
+    konnektor = konnektorer.get(topic.kommunenummer, Konnektor())
     if topic.kind == "kvittering":
-        return read_ledd(record.value, kommunenummer=topic.kommunenummer, certificates=certificates)
-    return read_hendelse(record.value, kommunenummer=topic.kommunenummer, certificates=certificates, keys=keys).sak
+        return read_ledd(record.value, kommunenummer=topic.kommunenummer, konnektor=konnektor)
+    return read_hendelse(record.value, kommunenummer=topic.kommunenummer, konnektor=konnektor, keys=keys)
 
 
 def digisos_id_of(fact: Fact) -> DigisosId:

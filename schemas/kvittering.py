@@ -7,10 +7,11 @@ issuer, which cannot lose a link, or get one inserted, without it showing.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import AwareDatetime, Field, ValidationError, field_serializer
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, field_serializer
 
 from schemas.errors import DecodeError
 from schemas.model import WireModel
@@ -22,20 +23,33 @@ MOTTATT: Final = "MOTTATT"
 AVVIST: Final = "AVVIST"
 
 GRAD_INGEN: Final = "INGEN"
-GRAD_LEVERT: Final = "LEVERT"
-GRAD_APNET: Final = "APNET"
 GRAD_VALIDERT: Final = "VALIDERT"
 GRAD_LAGRET: Final = "LAGRET"
+
+MAX_NR: Final = 1_000_000
+_KODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}", re.ASCII)
+_LONG_NUMBER: Final = re.compile(r"[0-9]{6}", re.ASCII)
+
+
+def _check_kode(kode: str) -> str:
+    if not _KODE.fullmatch(kode) or _LONG_NUMBER.search(kode):
+        raise ValueError("en kode er 1 til 80 tegn uten mellomrom, og har aldri seks sifre på rad")
+    return kode
+
+
+Word = Annotated[str, Field(pattern=r"^[A-Z_]{1,40}$")]
+"""A word of an open list; its form leaves no room for anything else."""
 
 
 class KvitteringClaims(WireModel):
     """One kvittering.
 
     Attributes:
-        utsteder: Id of the connector or door that issues it.
+        utsteder: Id of the connector or door that issues it: at most 64 of a-z, 0-9 and hyphen.
         status: LEVERT, MOTTATT or AVVIST; an open list.
         grad: The issuer's assurance: how far the melding came. INGEN, LEVERT, APNET, VALIDERT or LAGRET.
-        kode: Why, for AVVIST: an error's ``code`` or a fagsystem's reason code. Never free text.
+        kode: Why, for AVVIST: an error's ``code`` or a fagsystem's reason code. Never free text, and never six
+            digits in a row: a form that a name or a fødselsnummer does not fit into.
         sha256: Digest of what was received: the sealed package, or the record's value when it could not be read.
         nr: 1 for the issuer's first kvittering of this søknad.
         forrige: SHA-256 of the issuer's former JWS of this søknad, None for the first.
@@ -45,14 +59,14 @@ class KvitteringClaims(WireModel):
     digisos_id: DigisosId
     melding_id: MeldingId | None
     kommunenummer: Kommunenummer
-    utsteder: str
-    status: str
-    grad: str
-    kode: str | None = None
+    utsteder: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+    status: Word
+    grad: Word
+    kode: Annotated[str, AfterValidator(_check_kode)] | None = None
     sha256: Sha256
-    kanal: str = KANAL_KAFKA
+    kanal: Word = KANAL_KAFKA
     tidspunkt: AwareDatetime
-    nr: int = Field(ge=1)
+    nr: int = Field(ge=1, le=MAX_NR)
     forrige: Sha256 | None = None
 
     @field_serializer("tidspunkt", when_used="json")

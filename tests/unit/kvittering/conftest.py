@@ -14,7 +14,7 @@ from crypto.authority import Authority
 from crypto.certificates import certificate_pem, nokkel_id
 from crypto.jws import sign_jws
 from crypto.keys import KeyRing
-from kvittering.chain import verify_ledd
+from kvittering.chain import Konnektor, verify_ledd
 from kvittering.facts import Ledd, Sakshendelse, Statusendring
 from kvittering.reading import ReadRecord, read_record
 from schemas.codec import encode
@@ -82,6 +82,9 @@ class Issuer:
         ledd = verify_ledd(self.sign(claims), [self.certificate])
         self.heads[soknad.digisos_id] = (claims.nr, ledd.digest)
         return ledd
+
+    def konnektor(self) -> Konnektor:
+        return Konnektor(self.name, [self.certificate])
 
     def entry(self) -> KatalogRecord:
         certificate = Sertifikat(
@@ -186,8 +189,8 @@ class Kit:
     log: type[Log] = Log
 
     def read(self, record: Incoming, *issuers: Issuer, keys: KeyRing | None = None) -> ReadRecord:
-        signers = {issuer.kommunenummer: [issuer.certificate] for issuer in issuers}
-        return read_record(record, signers=signers, keys=keys or KeyRing([]))
+        konnektorer = {issuer.kommunenummer: issuer.konnektor() for issuer in issuers}
+        return read_record(record, konnektorer=konnektorer, keys=keys or KeyRing([]))
 
 
 @pytest.fixture(scope="session")

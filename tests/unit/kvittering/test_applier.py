@@ -148,3 +148,12 @@ async def test_a_record_that_nobody_foresaw_is_refused_logged_by_its_place_and_p
     assert (line["log_level"], line["feiltype"]) == ("critical", "ZeroDivisionError")
     assert "test_applier.py:" in line["sted"]
     assert "hemmelig" not in repr(logs)
+
+
+async def test_a_status_that_nobody_knows_is_counted_under_one_name(kit: Any, oslo: Any, store: StatusStore) -> None:
+    shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
+    before = sample("fiks_receipts_total", status="ANNEN")
+    links = [oslo.issue(soknad, f"NYTT_{letter}") for letter in "ABC"]
+    await shell.applier.handle([log.transport(soknad.transport("AKSEPTERT")), *map(log.kvittering, links)])
+    assert sample("fiks_receipts_total", status="ANNEN") == before + 3
+    assert REGISTRY.get_sample_value("fiks_receipts_total", {"status": "NYTT_A"}) is None

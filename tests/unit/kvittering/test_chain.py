@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvittering.chain import VENTER_KJEDE, VENTER_SOKNAD, connect, heads, judge, read_ledd, verify_ledd
+from kvittering.chain import VENTER_KJEDE, VENTER_SOKNAD, Konnektor, connect, judge, read_ledd, verify_ledd
 from kvittering.facts import SoknadState
 from schemas.codec import encode
 from schemas.errors import ChainError, DecodeError, MismatchError, SignatureError, UnknownSchemaError
@@ -24,7 +24,7 @@ def value_of(ledd: Any, **changes: Any) -> bytes:
 
 def test_a_real_kvittering_is_read_with_what_was_signed_and_by_whom(kit: Any, oslo: Any) -> None:
     ledd = oslo.issue(kit.soknad())
-    read = read_ledd(value_of(ledd), kommunenummer=kit.oslo, certificates=[oslo.certificate])
+    read = read_ledd(value_of(ledd), kommunenummer=kit.oslo, konnektor=oslo.konnektor())
     assert read == ledd
     assert read.digest == Sha256.of(ledd.jws.encode())
 
@@ -32,14 +32,14 @@ def test_a_real_kvittering_is_read_with_what_was_signed_and_by_whom(kit: Any, os
 def test_a_time_with_microseconds_is_the_same_signed_and_in_clear(kit: Any, oslo: Any) -> None:
     claims = oslo.claims(kit.soknad(), tidspunkt=kit.now + timedelta(microseconds=1999))
     value = encode(claims.record(oslo.sign(claims)))
-    read_ledd(value, kommunenummer=kit.oslo, certificates=[oslo.certificate])
+    read_ledd(value, kommunenummer=kit.oslo, konnektor=oslo.konnektor())
 
 
 def test_a_kvittering_signed_by_another_kommunes_connector_is_refused(kit: Any, oslo: Any, bergen: Any) -> None:
     forged = bergen.claims(kit.soknad(), kommunenummer=kit.oslo, utsteder=oslo.name)
     value = encode(forged.record(bergen.sign(forged)))
     with pytest.raises(SignatureError):
-        read_ledd(value, kommunenummer=kit.oslo, certificates=[oslo.certificate])
+        read_ledd(value, kommunenummer=kit.oslo, konnektor=oslo.konnektor())
 
 
 def test_a_kvittering_that_was_altered_after_signing_is_refused(kit: Any, oslo: Any) -> None:
@@ -47,7 +47,7 @@ def test_a_kvittering_that_was_altered_after_signing_is_refused(kit: Any, oslo: 
     head, payload, signature = ledd.jws.split(".")
     altered = f"{head}.{payload[:-4]}AAAA.{signature}"
     with pytest.raises(SignatureError):
-        read_ledd(encode(ledd.claims.record(altered)), kommunenummer=kit.oslo, certificates=[oslo.certificate])
+        read_ledd(encode(ledd.claims.record(altered)), kommunenummer=kit.oslo, konnektor=oslo.konnektor())
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_a_kvittering_that_was_altered_after_signing_is_refused(kit: Any, oslo: 
 def test_clear_fields_that_are_not_what_was_signed_are_refused(kit: Any, oslo: Any, changes: dict[str, Any]) -> None:
     value = value_of(oslo.issue(kit.soknad()), **changes)
     with pytest.raises(MismatchError):
-        read_ledd(value, kommunenummer=kit.oslo, certificates=[oslo.certificate])
+        read_ledd(value, kommunenummer=kit.oslo, konnektor=oslo.konnektor())
 
 
 def test_a_kvittering_on_another_kommunes_topic_is_refused(kit: Any, bergen: Any) -> None:
     value = value_of(bergen.issue(kit.soknad()))
     with pytest.raises(MismatchError):
-        read_ledd(value, kommunenummer=kit.oslo, certificates=[bergen.certificate])
+        read_ledd(value, kommunenummer=kit.oslo, konnektor=bergen.konnektor())
 
 
 def test_a_kvittering_from_after_the_certificate_ended_is_refused_and_one_from_before_is_not(
@@ -85,7 +85,7 @@ def test_a_kvittering_from_after_the_certificate_ended_is_refused_and_one_from_b
 def test_bytes_that_are_no_kvittering_record_are_refused(kit: Any, oslo: Any) -> None:
     for value, error in ((b"", UnknownSchemaError), (b"\0\0\0\0\x02\xff", DecodeError)):
         with pytest.raises(error):
-            read_ledd(value, kommunenummer=kit.oslo, certificates=[oslo.certificate])
+            read_ledd(value, kommunenummer=kit.oslo, konnektor=oslo.konnektor())
 
 
 def test_something_signed_that_is_no_kvittering_is_refused(oslo: Any) -> None:
@@ -95,13 +95,28 @@ def test_something_signed_that_is_no_kvittering_is_refused(oslo: Any) -> None:
         verify_ledd(sign_jws(b'{"hei":1}', oslo.key, oslo.certificate), [oslo.certificate])
 
 
+@pytest.mark.parametrize("owner", ["en-annen-konnektor", None])
+def test_a_connector_signs_in_its_own_name_alone_and_so_writes_one_chain(
+    kit: Any, oslo: Any, owner: str | None
+) -> None:
+    ledd = oslo.issue(kit.soknad())
+    with pytest.raises(SignatureError, match="utsteder"):
+        read_ledd(value_of(ledd), kommunenummer=kit.oslo, konnektor=Konnektor(owner, [oslo.certificate]))
+
+
 def test_links_in_order_make_one_chain(kit: Any, oslo: Any) -> None:
     soknad = kit.soknad()
     links = [oslo.issue(soknad, "LEVERT"), oslo.issue(soknad), oslo.issue(soknad)]
     chains = connect(links)
     assert chains.linked == tuple(links)
-    assert heads(links) == {(kit.oslo, oslo.name): chains.heads[kit.oslo, oslo.name]}
     assert chains.heads[kit.oslo, oslo.name].nr == 3
+
+
+def test_the_same_bytes_again_are_a_repeat_and_no_fork(kit: Any, oslo: Any) -> None:
+    soknad = kit.soknad()
+    first, second = oslo.issue(soknad, "LEVERT"), oslo.issue(soknad)
+    assert connect([first, first, second, first, second]) == connect([first, second])
+    assert connect([first, second]).linked == (first, second)
 
 
 def test_another_kvittering_with_the_same_number_is_a_fork_and_the_first_keeps_its_place(kit: Any, oslo: Any) -> None:

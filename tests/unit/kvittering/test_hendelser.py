@@ -9,6 +9,7 @@ import pytest
 from crypto.authority import Authority
 from crypto.envelope import seal_package
 from crypto.keys import KeyRing, Signer
+from kvittering.chain import Konnektor
 from kvittering.hendelser import case_status, read_hendelse
 from schemas.codec import encode
 from schemas.digisos_soker_json import parse_digisos_soker
@@ -92,7 +93,7 @@ class Innsyn:
         )
 
     def read(self, record: HendelseRecord, issuer: Any, **changes: Any) -> Any:
-        arguments = {"kommunenummer": issuer.kommunenummer, "certificates": [issuer.certificate], "keys": self.keys}
+        arguments = {"kommunenummer": issuer.kommunenummer, "konnektor": issuer.konnektor(), "keys": self.keys}
         return read_hendelse(encode(record), **(arguments | changes))
 
 
@@ -105,13 +106,12 @@ def test_an_update_is_opened_and_only_statuses_and_a_count_may_be_stored(innsyn:
     content = document(status("MOTTATT"), status("UNDER_BEHANDLING", "2026-11-23T12:30:00.1Z"))
     record = innsyn.record(oslo, content)
     opened = innsyn.read(record, oslo)
-    assert opened.sak.vist == "UNDER_BEHANDLING"
-    assert [one.status for one in opened.sak.statuser] == ["MOTTATT", "UNDER_BEHANDLING"]
-    assert opened.sak.shown_since() == opened.sak.statuser[1].tidspunkt
-    assert opened.sak.dokumenter == 1
-    assert opened.sak.melding_id == record.melding_id
-    assert opened.dokument.avsender.systemnavn == "Testsystem"
-    assert "Testsystem" not in opened.sak.model_dump_json()
+    assert opened.vist == "UNDER_BEHANDLING"
+    assert [one.status for one in opened.statuser] == ["MOTTATT", "UNDER_BEHANDLING"]
+    assert opened.shown_since() == opened.statuser[1].tidspunkt
+    assert opened.dokumenter == 1
+    assert opened.melding_id == record.melding_id
+    assert "Testsystem" not in opened.model_dump_json()
 
 
 @pytest.mark.parametrize("name", ["melding_id", "digisos_id"])
@@ -176,7 +176,7 @@ def test_an_expired_signer_was_valid_when_the_update_was_made(innsyn: Innsyn, ki
 def test_bytes_that_are_no_update_are_refused(innsyn: Innsyn, oslo: Any) -> None:
     for value, error in ((b"", UnknownSchemaError), (b"\0\0\0\0\x03\xff", DecodeError)):
         with pytest.raises(error):
-            read_hendelse(value, kommunenummer=oslo.kommunenummer, certificates=[oslo.certificate], keys=innsyn.keys)
+            read_hendelse(value, kommunenummer=oslo.kommunenummer, konnektor=oslo.konnektor(), keys=innsyn.keys)
 
 
 @pytest.mark.parametrize(
@@ -199,3 +199,9 @@ def test_bytes_that_are_no_update_are_refused(innsyn: Innsyn, oslo: Any) -> None
 )
 def test_what_the_citizen_is_shown_of_a_case(hendelser: list[dict[str, Any]], shown: str | None) -> None:
     assert case_status(parse_digisos_soker(document(*hendelser))) == shown
+
+
+def test_an_update_in_another_connectors_name_is_refused(innsyn: Innsyn, oslo: Any) -> None:
+    record = innsyn.record(oslo)
+    with pytest.raises(MismatchError, match="avsender"):
+        innsyn.read(record, oslo, konnektor=Konnektor("en-annen", [oslo.certificate]))

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvittering import projection as module
 from kvittering.chain import VENTER_KJEDE, VENTER_SOKNAD, verify_ledd
 from kvittering.facts import SoknadState
 from kvittering.lifecycle import Soknadsstatus
 from kvittering.projection import Projection, apply, fact_id, project
 from schemas.errors import ChainError, MismatchError
 from schemas.names import MeldingId, NavEksternRefId, Sha256
+
+if TYPE_CHECKING:
+    import pytest
 
 S = Soknadsstatus
 
@@ -339,3 +343,22 @@ def test_an_unknown_melding_of_a_known_soknad_waits(kit: Any, oslo: Any) -> None
     other = kit.soknad(digisos_id=soknad.digisos_id, melding_id=MeldingId.new())
     projection = shown([soknad.transport("AKSEPTERT"), oslo.issue(other)])
     assert set(projection.verdicts.waits.values()) == {VENTER_SOKNAD}
+
+
+def test_what_waits_is_bounded_for_each_issuer(
+    kit: Any, oslo: Any, bergen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    soknad = kit.soknad()
+    state = SoknadState(digisos_id=soknad.digisos_id)
+    for _ in range(3):
+        for fact in (oslo.issue(soknad), soknad.hendelse("MOTTATT")):
+            state = apply(state, fact).state
+    for fact in (oslo.issue(soknad), soknad.hendelse("MOTTATT")):
+        change = apply(state, fact)
+        assert (change.outcome, change.state) == ("refused", state)
+        assert [one.error.code for one in change.refused] == ["kvittering.kjede"]
+    assert apply(state, bergen.issue(soknad)).outcome == "recorded"
+    accepted = apply(state, soknad.transport("AKSEPTERT")).state
+    assert project(accepted).verdicts.waits == {}
+    assert len(project(accepted).verdicts.holds) == 3

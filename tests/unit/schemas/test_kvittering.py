@@ -70,3 +70,36 @@ def test_what_is_no_kvittering_is_refused_without_its_content(data: bytes) -> No
         KvitteringClaims.from_json(data)
     assert "hemmelig" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("status", "Ola Nordmann"),
+        ("status", "A" * 41),
+        ("status", "LEVERT\n"),
+        ("status", ""),
+        ("grad", "lagret"),
+        ("kanal", "15076500565"),
+        ("kode", "Ola Nordmann"),
+        ("kode", "a" * 81),
+        ("kode", "f15076500565"),
+        ("kode", "a\n"),
+        ("kode", ""),
+        ("utsteder", "Ola"),
+        ("utsteder", "a" * 65),
+        ("utsteder", ""),
+        ("nr", 1_000_001),
+        ("nr", 10**30),
+    ],
+)
+def test_a_signed_field_has_a_form_that_leaves_no_room_for_personal_data(field: str, value: str | int) -> None:
+    claims = json.loads(make_claims().to_json()) | {field: value}
+    with pytest.raises(DecodeError) as caught:
+        KvitteringClaims.from_json(json.dumps(claims).encode())
+    assert str(caught.value) == f"kvittering: ugyldige felt: {field}"
+
+
+@pytest.mark.parametrize("kode", ["krypto.apning", "kontrakt.ukjent-skjema", "Mangler_ID-2026.v1", "a" * 80, None])
+def test_every_code_of_ours_and_of_a_fagsystem_fits(kode: str | None) -> None:
+    assert make_claims(kode=kode).kode == kode
