@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import httpx
@@ -51,10 +52,14 @@ async def main(stop: asyncio.Event) -> None:
 
     async with (
         StatusStore(settings.database) as store,
-        KafkaPublisher(kafka, client_id=CLIENT_ID) as publisher,
+        AsyncExitStack() as leaving,
         httpx.AsyncClient() as http,
         asyncio.TaskGroup() as tasks,
     ):
+        publisher = KafkaPublisher(
+            kafka, client_id=CLIENT_ID
+        )  # connects by itself: the status is shown without Kafka too
+        leaving.push_async_callback(publisher.stop)
         applier = Applier(katalog=katalog, store=store, keys=keys, hub=hub, clock=system_clock)
         follower = Follower(
             katalog=katalog, changed=katalog_follower.changed, open_tail=open_tail, store=store, applier=applier

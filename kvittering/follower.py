@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from broker.log import get_logger
 from broker.routing import TRANSPORT, hendelse_topic, kvittering_topic, parse_topic
 from kvittering import metrics
-from schemas.errors import TransportError
+from schemas.errors import StoreError, TransportError
 
 if TYPE_CHECKING:
     from broker.katalog import Katalog
@@ -99,6 +99,9 @@ class Follower:
                     del self._problems[topics]
                     return
                 self._note_unreachable(topics, error)
+            except StoreError as error:  # the disk may be full for a while: what is open stays open, and we wait
+                get_logger().warning("offsets_not_read", antall=len(topics), vent_s=RETRY_S, exc_info=error)
+                self._problems[topics] = f"lageret: {error.code}"
             await asyncio.sleep(RETRY_S)
 
     async def _read(self, topics: frozenset[str]) -> None:

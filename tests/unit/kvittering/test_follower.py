@@ -16,7 +16,7 @@ from kvittering.follower import CENTRAL, Follower, halve, topics_of
 from kvittering.hub import Hub
 from kvittering.projection import project
 from kvittering.store import StatusStore
-from schemas.errors import AccessDeniedError, BrokerUnavailableError
+from schemas.errors import AccessDeniedError, BrokerUnavailableError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -201,3 +201,23 @@ def test_halves_are_whole_kommuner_and_one_kommune_has_none() -> None:
 
 def test_the_topics_are_those_of_the_katalog_and_the_central_one(oslo: Any) -> None:
     assert topics_of(Katalog([oslo.entry()])) == CENTRAL | of("0301")
+
+
+async def test_a_store_that_cannot_be_read_is_waited_for_and_shown(
+    kit: Any, oslo: Any, store: StatusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, broken = store.offsets, [True]
+
+    async def offsets() -> dict[TopicPartition, int]:
+        if broken:
+            raise StoreError("disken er full")
+        return await real()
+
+    monkeypatch.setattr(store, "offsets", offsets)
+    shell = Shell(kit, store, oslo)
+    shell.ready.set()
+    async with shell.running():
+        await eventually(lambda: shell.follower.problem() == "lageret: lager")
+        broken.clear()
+        await eventually(lambda: shell.follower.problem() is None)
+    assert sorted(shell.topics.names(), key=len) == [CENTRAL, of("0301")]
