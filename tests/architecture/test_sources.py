@@ -8,52 +8,45 @@ from typing import Final
 
 import pytest
 
+_SKIPPED_FOLDERS: Final = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".import_linter_cache",
+    ".hypothesis",
+    ".formidler",
+}
+_SKIPPED_SUFFIXES: Final = {".jsa", ".lock", ".bin", ".p7m", ".pyc"}
 _PAPERS: Final = ("fiks-kontrakter", "digisos-domene", "kafka-lokalt", r"ytelse\.md", r"stil\.md", r"peers\.md")
 _FORBIDDEN: Final = {
     # DESIGN.md is this repository's own; the same name in lower case is somebody's notes.
-    "a paper that is not in the repository": re.compile(rf"(?<![\w-])(?:{'|'.join(_PAPERS)})|(?<![\w-])design\.md"),
-    "a place on one machine": re.compile(r"(?<![\w.])/(?:home|Users|root|mnt)/\w"),
+    "a paper that is not in the repository": re.compile(rf"(?<![\w-])(?:{'|'.join(_PAPERS)}|design\.md)"),
+    "a place on one machine": re.compile(
+        r"(?<![\w.])/(?:work|root|home/\w+|Users/\w+)/|\.\./shared|(?<!\w)shared/\w+\.md"
+    ),
 }
-_SUFFIXES: Final = {
-    ".py",
-    ".md",
-    ".toml",
-    ".avsc",
-    ".pyi",
-    ".csv",
-    ".xml",
-    ".sql",
-    ".json",
-    ".yaml",
-    ".yml",
-    ".txt",
-    "",
-}
-_FOLDERS: Final = (
-    ".ci",
-    "broker",
-    "consumers",
-    "crypto",
-    "docs",
-    "kvittering",
-    "producers",
-    "schemas",
-    "tests",
-    "typings",
-)
 
 
 @pytest.fixture(scope="module")
 def texts(root: Path) -> dict[str, str]:
-    paths = [path for folder in _FOLDERS for path in (root / folder).rglob("*") if "__pycache__" not in path.parts]
-    found = {
-        str(path.relative_to(root)): path.read_text("utf-8", "replace")
-        for path in [*paths, *root.glob("*.md"), root / "pyproject.toml", root / "Makefile"]
-        if path.is_file() and path.suffix in _SUFFIXES and path != Path(__file__)
-    }
-    if "broker/routing.py" not in found:
-        pytest.skip("the source tree is not here: this run tests an installed wheel")
+    """Every file of the repository but this one, which has to say what it looks for."""
+    found: dict[str, str] = {}
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if _SKIPPED_FOLDERS & set(relative.parts) or path.suffix in _SKIPPED_SUFFIXES or path == Path(__file__):
+            continue
+        if path.is_file():
+            found[str(relative)] = path.read_text("utf-8", "replace")
     return found
+
+
+def test_the_search_reaches_code_tests_and_documents(texts: dict[str, str]) -> None:
+    assert {"tests/conftest.py", "pyproject.toml"} <= set(texts)
+    if "broker/routing.py" in texts:  # else an installed wheel is tested
+        assert {"README.md", "DESIGN.md", "docs/glossary.md", ".ci/run", "schemas/avro/soknad.v1.avsc"} <= set(texts)
 
 
 @pytest.mark.parametrize("kind", _FORBIDDEN)
@@ -62,15 +55,11 @@ def test_nothing_cites_what_a_stranger_cannot_find(texts: dict[str, str], kind: 
     found = [
         f"{name}:{number}"
         for name, text in texts.items()
+        if pattern.search(text)
         for number, line in enumerate(text.splitlines(), 1)
         if pattern.search(line)
     ]
     assert found == [], f"{kind} is cited"
-
-
-def test_nobody_writes_down_where_his_own_copy_lies(texts: dict[str, str], root: Path) -> None:
-    own = re.compile(rf"(?<![\w.]){re.escape(str(root))}(?![\w-])")
-    assert [name for name, text in texts.items() if own.search(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -80,12 +69,13 @@ def test_nobody_writes_down_where_his_own_copy_lies(texts: dict[str, str], root:
         ("(digisos-domene.md)", "a paper that is not in the repository"),
         ("design.md says", "a paper that is not in the repository"),
         ("in /home/ola/src", "a place on one machine"),
+        ('"/Users/kari/x"', "a place on one machine"),
     ],
 )
-def test_the_patterns_find_what_they_are_for(line: str, kind: str) -> None:
+def test_the_search_finds_what_it_is_for(line: str, kind: str) -> None:
     assert _FORBIDDEN[kind].search(line)
 
 
-@pytest.mark.parametrize("line", ["[DESIGN.md](DESIGN.md)", "https://example.no/home/a", "GET /v1/home/x", "stilt.md"])
-def test_the_patterns_leave_what_is_ours(line: str) -> None:
+@pytest.mark.parametrize("line", ["[DESIGN.md](DESIGN.md)", "https://example.no/home", "GET /v1/work/x", "stilt.md"])
+def test_the_search_leaves_what_is_ours(line: str) -> None:
     assert not any(pattern.search(line) for pattern in _FORBIDDEN.values())
