@@ -65,6 +65,7 @@ async def run(
             issuer=issuer,
             innsyn=innsyn,
             trust=load_trust(settings),
+            without_forsendelse_from=frozenset(settings.tillit.uten_forsendelse_fra),
             kafka=kafka,
             publisher=publisher,
             dokumentlager=DokumentlagerClient(

@@ -7,7 +7,8 @@ Rules, in the order in which they are checked:
 3. The package, inline or fetched, has the size and digest that the record says (``UnsealError``: altered is altered).
 4. It opens with the kommune's keys and everything in it verifies (``UnsealError``).
 5. What the sender signed in ``forsendelse.json`` is what the record says in clear, and its ``avsender`` is the organisation that
-   signed (``MismatchError``): the record itself is not signed, and a fagsystem acts on these fields.
+   signed (``MismatchError``): the record itself is not signed, and a fagsystem acts on these fields. A sender that a setting
+   names may leave ``forsendelse.json`` out, with a warning.
 6. ``soknad.json`` and ``vedlegg.json``, where there are any, keep their formats (``InvalidDocumentError``).
 
 Opening a small package is one private RSA operation and as much again of small steps. The operation runs in a pool of as many
@@ -35,13 +36,16 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from crypto import KeyRing, PackageFile, Trust
-    from schemas.names import DokumentlagerId, Kommunenummer
+    from schemas.names import DokumentlagerId, Kommunenummer, Organisasjonsnummer
     from schemas.records import SoknadRecord
 
 MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 """A larger soknad.json or vedlegg.json is handed over unread."""
 IN_LOOP_BYTES: Final = 128 * 1024
 """Packages and files up to this size are verified and released in the event loop: some milliseconds at most."""
+
+FORSENDELSE_WARNING: Final = "uten-forsendelse"
+"""Only a setting let the package in: nothing that its sender signed says where it belongs."""
 
 _PARSERS: Final[Mapping[str, Callable[[bytes], object]]] = {"soknad.json": parse_soknad, "vedlegg.json": parse_vedlegg}
 
@@ -78,12 +82,14 @@ class Opener:
         trust: Whose signature counts.
         dokumentlager: Where large packages are.
         pool: As many threads as cores, shared by all kommuner of the process.
+        without_forsendelse_from: Whose packages may lack ``forsendelse.json``; they can be moved from record to record.
     """
 
     keys: KeyRing
     trust: Trust
     dokumentlager: PackageSource
     pool: Executor
+    without_forsendelse_from: frozenset[Organisasjonsnummer] = frozenset()
 
     async def open(self, record: SoknadRecord, now: datetime) -> OpenedSoknad:
         """Fetch, open and verify (rules 3 to 6). Close what is returned.
@@ -125,10 +131,17 @@ class Opener:
             await asyncio.get_running_loop().run_in_executor(self.pool, spool.write, piece)
 
     def _verify(self, spool: Spool, record: SoknadRecord, now: datetime) -> OpenedPackage:
-        package = open_package(spool, keys=self.keys, trust=self.trust, now=now)
+        package = open_package(
+            spool,
+            keys=self.keys,
+            trust=self.trust,
+            now=now,
+            require_forsendelse=not self.without_forsendelse_from,
+        )
         try:
-            check_forsendelse(package.forsendelse, record.forsendelse())
             _check_sender(package, record)
+            if package.forsendelse is not None or record.avsender not in self.without_forsendelse_from:
+                check_forsendelse(package.forsendelse, record.forsendelse())
             _check_documents(package)
         except BaseException:
             package.close()
@@ -165,8 +178,9 @@ class OpenedSoknad:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was let through by a setting; see ``OpenedPackage``."""
-        return self._package.warnings
+        """What was let through by a setting: as for ``OpenedPackage``, and ``uten-forsendelse``."""
+        missing = (FORSENDELSE_WARNING,) if self._package.forsendelse is None else ()
+        return (*self._package.warnings, *missing)
 
     def leveranse(self) -> Leveranse:
         """Return what a connector gets. ``forsendelse.json`` is between the sender and us, and is left out."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from consumers.kvitteringer import Issuer
     from consumers.opening import PackageSource
     from crypto import KeyRing, Trust
-    from schemas.names import Kommunenummer
+    from schemas.names import Kommunenummer, Organisasjonsnummer
 
 DELIVER_TIMEOUT: Final = timedelta(minutes=5)
 
@@ -66,6 +66,7 @@ class Shared:
         pool: As many threads as cores.
         clock: What the time is.
         random: Spreads retries.
+        without_forsendelse_from: Whose packages may lack ``forsendelse.json``.
     """
 
     leverandor: str
@@ -79,6 +80,7 @@ class Shared:
     pool: Executor
     clock: Clock
     random: Random
+    without_forsendelse_from: frozenset[Organisasjonsnummer] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ class KommuneRunner:
         self._deliverer = Deliverer(
             number,
             group=self._group,
-            opener=Opener(kommune.keys, shared.trust, shared.dokumentlager, shared.pool),
+            opener=Opener(
+                kommune.keys, shared.trust, shared.dokumentlager, shared.pool, shared.without_forsendelse_from
+            ),
             connector=self._connector,
             store=shared.store,
             kvitteringer=self._kvitteringer,

@@ -51,11 +51,16 @@ class Signering(_Group):
 
 
 class Tillit(_Group):
-    """Whose packages are accepted: issued by a root, or pinned."""
+    """Whose packages are accepted: issued by a root, or pinned.
+
+    Two weaknesses can be let through, for each sender by itself: signatures with SHA-1, and packages without
+    ``forsendelse.json``, which can be moved from one record to another. What comes in by them is logged and counted.
+    """
 
     rotter: tuple[Path, ...] = ()
     fastlaste: tuple[Path, ...] = ()
     sha1_fra: tuple[Organisasjonsnummer, ...] = ()
+    uten_forsendelse_fra: tuple[Organisasjonsnummer, ...] = ()
 
 
 class Tokenutsteder(_Group):

@@ -147,7 +147,11 @@ def fagsystem(store: DedupStore, clock: Clock) -> MemoryConnector:
 @pytest.fixture
 def make_record(keys: Keys) -> Callable[..., SoknadRecord]:
     def make(
-        *, files: dict[str, bytes] | None = None, stated: dict[str, Any] | None = None, **change: Any
+        *,
+        files: dict[str, bytes] | None = None,
+        stated: dict[str, Any] | None = None,
+        foreign: bool = False,
+        **change: Any,
     ) -> SoknadRecord:
         ids = {"digisos_id": DigisosId.new(), "melding_id": MeldingId.new(), "type": "SOKNAD"} | change
         told = {"kommunenummer": NUMBER, "opprettet": NOW} | ids | (stated or {})
@@ -157,7 +161,7 @@ def make_record(keys: Keys) -> Callable[..., SoknadRecord]:
             "soknad.json": make_soknad(rng, kind="kort", fodselsnummer=person, kommunenummer=NUMBER, now=NOW),
             "vedlegg.json": make_vedlegg([]),
         }
-        packed = [("forsendelse.json", "application/json", Forsendelse(**told).to_json())]
+        packed = [] if foreign else [("forsendelse.json", "application/json", Forsendelse(**told).to_json())]
         packed += [(name, "application/octet-stream", data) for name, data in content.items()]
         sealed, summary = seal_package(packed, recipient=keys.recipient, signer=keys.sender, now=NOW)
         return SoknadRecord(

@@ -21,6 +21,7 @@ from schemas.errors import (
 from schemas.names import DigisosId, DokumentlagerId, Kommunenummer, MeldingId, Organisasjonsnummer, Sha256
 
 NUMBER = Kommunenummer("4601")
+ORGNR, OTHER = Organisasjonsnummer("889640782"), Organisasjonsnummer("974760673")
 
 
 async def content(opened: Any) -> dict[str, bytes]:
@@ -99,7 +100,7 @@ async def test_a_package_that_was_moved_is_refused(opener: Opener, make_record: 
 
 
 async def test_a_package_in_another_senders_name_is_refused(opener: Opener, make_record: Any, clock: Any) -> None:
-    record = make_record().model_copy(update={"avsender": Organisasjonsnummer("974760673")})
+    record = make_record().model_copy(update={"avsender": OTHER})
     with pytest.raises(MismatchError, match="avsender"):
         await opener.open(record, clock())
 
@@ -113,6 +114,27 @@ async def test_a_package_of_somebody_without_an_organisation_is_refused(
     monkeypatch.setattr("consumers.opening.organisasjonsnummer", none)
     with pytest.raises(MismatchError, match="avsender"):
         await opener.open(make_record(), clock())
+
+
+async def test_a_package_without_forsendelse_is_let_through_from_whom_a_setting_names_with_a_warning(
+    opener: Opener, make_record: Any, clock: Any
+) -> None:
+    foreign = make_record(foreign=True)
+    with pytest.raises(UnsealError):
+        await opener.open(foreign, clock())
+    with pytest.raises(MismatchError, match="forsendelse"):
+        await replace(opener, without_forsendelse_from=frozenset({OTHER})).open(foreign, clock())
+    with await replace(opener, without_forsendelse_from=frozenset({ORGNR})).open(foreign, clock()) as opened:
+        assert opened.warnings == ("uten-forsendelse",)
+        assert (await content(opened)).keys() == {"soknad.json", "vedlegg.json"}
+
+
+async def test_a_package_that_was_moved_is_refused_also_from_whom_may_leave_forsendelse_out(
+    opener: Opener, make_record: Any, clock: Any
+) -> None:
+    lenient = replace(opener, without_forsendelse_from=frozenset({ORGNR}))
+    with pytest.raises(MismatchError):
+        await lenient.open(make_record(stated={"digisos_id": DigisosId.new()}), clock())
 
 
 async def test_a_package_of_somebody_not_trusted_is_refused(

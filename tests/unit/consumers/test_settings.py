@@ -40,6 +40,12 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.database == tmp_path / "k.sqlite"
 
 
+def test_what_is_let_through_is_said_for_each_sender(tmp_path: Path) -> None:
+    weak = {"rotter": ["ca.pem"], "sha1_fra": ["889640782"], "uten_forsendelse_fra": ["974760673"]}
+    tillit = load(tmp_path, document(tillit=weak)).tillit
+    assert (tillit.sha1_fra, tillit.uten_forsendelse_fra) == (("889640782",), ("974760673",))
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -54,6 +60,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (document(kommuner=[{"kommunenummer": "0301", "nokler": [], "type": "x"}]), "kommuner.0.nokler"),
         (document(kommuner=document()["kommuner"] * 2), "to ganger"),
         (document(port=70000), "port"),
+        (document(tillit={"uten_forsendelse_fra": ["123"]}), "tillit.uten_forsendelse_fra"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, content: Any, named: str) -> None:
