@@ -21,7 +21,15 @@ from schemas.codec import decode
 from schemas.errors import BrokerUnavailableError, CertificateError, ConfigurationError, ContractError
 from schemas.model import WireModel
 from schemas.names import Enhetsnummer, Kommunenummer, NokkelId, Organisasjonsnummer
-from schemas.records import BRUK_KRYPTERING, BRUK_KVITTERING, KANAL_KAFKA, Enhet, KatalogRecord, Sertifikat
+from schemas.records import (
+    BRUK_KRYPTERING,
+    BRUK_KVITTERING,
+    KANAL_KAFKA,
+    PARTITIONS_PER_KOMMUNE,
+    Enhet,
+    KatalogRecord,
+    Sertifikat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +39,6 @@ if TYPE_CHECKING:
     from broker.kafka.subscriber import KafkaTail
     from broker.record import Incoming
 
-DEFAULT_PARTITIONS: Final = 2
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 10.0
 
@@ -186,7 +193,7 @@ class KommuneEntry(WireModel):
     kan_motta_soknader: bool = True
     kan_oppdatere_status: bool = True
     har_midlertidig_deaktivert_mottak: bool = False
-    partisjoner: int = Field(default=DEFAULT_PARTITIONS, ge=1, le=64)
+    partisjoner: int = Field(default=PARTITIONS_PER_KOMMUNE, ge=1, le=64)
     krypteringssertifikater: tuple[str, ...] = Field(min_length=1)
     kvitteringssertifikater: tuple[str, ...] = Field(min_length=1)
     enheter: dict[Enhetsnummer, str] = Field(default_factory=dict[Enhetsnummer, str])

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from schemas.errors import InvalidNameError
 from schemas.names import Kommunenummer
+from schemas.records import PARTITIONS_PER_KOMMUNE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,7 +40,6 @@ KATALOG: Final = "fiks.katalog.v1"
 STATUS: Final = "fiks.status.v1"
 REVISJON: Final = "fiks.revisjon.v1"
 
-PARTITIONS_PER_KOMMUNE: Final = 2
 MAX_RECORD_BYTES: Final = 1024 * 1024
 """Largest record on a topic, key and headers included; a package above 512 KiB goes to the dokumentlager."""
 MAX_DEAD_LETTER_BYTES: Final = 2 * MAX_RECORD_BYTES

@@ -31,6 +31,8 @@ SOKNAD: Final = "SOKNAD"
 ETTERSENDELSE: Final = "ETTERSENDELSE"
 
 KANAL_KAFKA: Final = "KAFKA"
+PARTITIONS_PER_KOMMUNE: Final = 2
+"""How many each of a kommune's topics has, unless the katalog says another number when the kommune is created."""
 
 BRUK_KRYPTERING: Final = "KRYPTERING"
 BRUK_KVITTERING: Final = "KVITTERING"
@@ -201,7 +203,7 @@ class KatalogRecord(Record):
     kan_motta_soknader: bool = True
     kan_oppdatere_status: bool = True
     har_midlertidig_deaktivert_mottak: bool = False
-    partisjoner: int = 2
+    partisjoner: int = PARTITIONS_PER_KOMMUNE
     sertifikater: tuple[Sertifikat, ...] = ()
     enheter: tuple[Enhet, ...] = ()
     endret: AwareDatetime

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from broker.files import write_private
+from broker.log import get_logger
 from broker.routing import AclRule, TopicSpec, central_topics, connector_rights, kommune_topics, process_rights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from broker.kafka.admin import KafkaAdmin
+    from broker.katalog import Katalog
     from broker.supervisor.layout import Layout
 
 CENTRAL_PROCESSES: Final = ("producers", "broker", "kvittering")
@@ -22,11 +26,17 @@ def connector_principal(connector: str) -> str:
     return f"konnektor-{connector}"
 
 
-def wanted_topics(layout: Layout) -> list[TopicSpec]:
-    """Return every topic of the set-up."""
+def wanted_topics(layout: Layout, katalog: Katalog) -> list[TopicSpec]:
+    """Return every topic of the set-up, with as many partitions as the katalog says.
+
+    Args:
+        layout: Says which kommuner there are.
+        katalog: As its file has it; a kommune that is not in it gets the usual number of partitions.
+    """
     topics = list(central_topics())
     for number in layout.setup.kommuner():
-        topics.extend(kommune_topics(number))
+        entry = katalog.get(number)
+        topics.extend(kommune_topics(number, entry.partisjoner) if entry else kommune_topics(number))
     return topics
 
 
@@ -46,18 +56,36 @@ def principals(layout: Layout) -> list[str]:
     return [*CENTRAL_PROCESSES, *(connector_principal(name) for name in layout.setup.konnektorer)]
 
 
-async def provision(layout: Layout, admin: KafkaAdmin) -> dict[str, str]:
-    """Make topics, users and rights, and wait until the broker shows them.
+async def provision(layout: Layout, katalog: Katalog, admin: KafkaAdmin) -> dict[str, str]:
+    """Make topics, users and rights, take back rights that are not wanted any more, and wait until the broker shows it.
 
     Returns:
         Password by principal; each is made once and kept beside the keys, readable by the owner alone.
     """
     passwords = {principal: kept_password(layout.kafka_password(principal)) for principal in principals(layout)}
-    await admin.ensure_topics(wanted_topics(layout))
+    await admin.ensure_topics(wanted_topics(layout, katalog))
     await admin.ensure_acls(wanted_rights(layout))
+    await withdraw(wanted_rights(layout), admin)
     for principal, password in passwords.items():
         await admin.upsert_user(principal, password)
     return passwords
+
+
+async def withdraw(wanted: Iterable[AclRule], admin: KafkaAdmin) -> None:
+    """Take back what our own users may and should not: rights of an earlier version, or of a connector that is gone.
+
+    Users that are not ours keep what somebody else gave them.
+    """
+    keep = {replace(rule, operations=(operation,)) for rule in wanted for operation in rule.operations}
+    present = {rule for rule in await admin.describe_acls() if _is_ours(rule.principal)}
+    unwanted = present - keep
+    if unwanted:
+        await admin.delete_acls(unwanted)
+        get_logger().warning("rights_withdrawn", antall=len(unwanted))
+
+
+def _is_ours(principal: str) -> bool:
+    return principal in CENTRAL_PROCESSES or principal.startswith(connector_principal(""))
 
 
 def kept_password(path: Path) -> str:

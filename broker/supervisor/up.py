@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from broker.embedded.server import EmbeddedKafka
 from broker.kafka.admin import KafkaAdmin
 from broker.kafka.settings import KafkaSettings
+from broker.katalog import load_katalog
 from broker.log import get_logger
 from broker.runtime import INSTANCE_HEADER
 from broker.supervisor.children import Child
@@ -195,12 +196,13 @@ async def _embedded_kafka(layout: Layout, stack: AsyncExitStack, report: Callabl
 async def _give_access(layout: Layout, kafka: KafkaSettings, *, embedded: bool, report: Callable[[str], None]) -> None:
     """Provision an embedded broker by principal; on a cluster of somebody else's, only the topics are ours to make."""
     report("lager topics og rettigheter")
+    katalog = load_katalog(layout.katalog)
     async with KafkaAdmin(kafka) as admin:
         if not embedded:
-            await admin.ensure_topics(wanted_topics(layout))
+            await admin.ensure_topics(wanted_topics(layout, katalog))
             layout.kafka = {principal: kafka.environment() for principal in principals(layout)}
             return
-        passwords = await provision(layout, admin)
+        passwords = await provision(layout, katalog, admin)
     layout.kafka = {
         principal: kafka.as_user(principal, password).environment() for principal, password in passwords.items()
     }

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from broker.katalog import Katalog
 from broker.routing import AclRule, TopicSpec
 from broker.supervisor.layout import ConnectorSetup, Layout
 from broker.supervisor.provisioning import (
@@ -15,7 +18,8 @@ from broker.supervisor.provisioning import (
     wanted_rights,
     wanted_topics,
 )
-from schemas.names import Kommunenummer
+from schemas.names import Kommunenummer, Organisasjonsnummer
+from schemas.records import PARTITIONS_PER_KOMMUNE, KatalogRecord
 
 CONNECTORS = {
     "acme": ConnectorSetup(leverandor="acme", type="http", kommuner=(Kommunenummer("0301"), Kommunenummer("4601"))),
@@ -35,6 +39,7 @@ class FakeAdmin:
         self.topics: list[TopicSpec] = []
         self.rules: list[AclRule] = []
         self.users: dict[str, str] = {}
+        self.present: frozenset[AclRule] = frozenset()
 
     async def ensure_topics(self, topics: list[TopicSpec]) -> None:
         self.topics = topics
@@ -42,12 +47,18 @@ class FakeAdmin:
     async def ensure_acls(self, rules: list[AclRule]) -> None:
         self.rules = rules
 
+    async def describe_acls(self) -> frozenset[AclRule]:
+        return self.present
+
+    async def delete_acls(self, rules: set[AclRule]) -> None:
+        self.present -= rules
+
     async def upsert_user(self, name: str, password: str) -> None:
         self.users[name] = password
 
 
 def test_every_kommune_has_four_topics_beside_the_central_ones(layout: Layout) -> None:
-    names = [topic.name for topic in wanted_topics(layout)]
+    names = [topic.name for topic in wanted_topics(layout, Katalog())]
     assert len(names) == len(set(names)) == 5 + 3 * 4
 
 
@@ -76,12 +87,44 @@ def test_no_connector_may_write_a_soknad_or_read_anything_central(layout: Layout
 
 async def test_everything_is_made_and_each_password_is_kept(layout: Layout) -> None:
     first, second = FakeAdmin(), FakeAdmin()
-    passwords = await provision(layout, first)  # type: ignore[arg-type]  # the three methods that are used
-    again = await provision(layout, second)  # type: ignore[arg-type]  # the three methods that are used
+    passwords = await provision(layout, Katalog(), first)  # type: ignore[arg-type]  # the methods that are used
+    again = await provision(layout, Katalog(), second)  # type: ignore[arg-type]  # the methods that are used
     assert passwords == again == first.users
     assert set(passwords) == set(principals(layout))
     assert len(set(passwords.values())) == len(passwords)
-    assert (first.topics, first.rules) == (wanted_topics(layout), wanted_rights(layout))
+    assert (first.topics, first.rules) == (wanted_topics(layout, Katalog()), wanted_rights(layout))
+
+
+def entry(number: str, partitions: int) -> KatalogRecord:
+    return KatalogRecord(
+        kommunenummer=Kommunenummer(number),
+        navn="Oslo",
+        organisasjonsnummer=Organisasjonsnummer("889640782"),
+        leverandor="acme",
+        konnektor="acme",
+        partisjoner=partitions,
+        endret=datetime(2026, 11, 23, tzinfo=UTC),
+    )
+
+
+def test_a_kommunes_topics_have_as_many_partitions_as_the_katalog_says(layout: Layout) -> None:
+    specs = {spec.name: spec.partitions for spec in wanted_topics(layout, Katalog([entry("0301", 7)]))}
+    assert {count for name, count in specs.items() if name.startswith("fiks.0301.")} == {7}
+    assert {count for name, count in specs.items() if name.startswith("fiks.1811.")} == {PARTITIONS_PER_KOMMUNE}
+
+
+async def test_rights_that_are_not_wanted_any_more_are_taken_back_from_our_own_users_alone(layout: Layout) -> None:
+    admin = FakeAdmin()
+    wanted = {replace(rule, operations=(operation,)) for rule in wanted_rights(layout) for operation in rule.operations}
+    strangers = AclRule("revisor", "topic", "fiks.0301.soknad.v1", ("READ",))
+    old = {
+        AclRule("kvittering", "topic", "fiks.0301.soknad.v1", ("READ",)),
+        AclRule("konnektor-borte", "topic", "fiks.0301.soknad.v1", ("READ",)),
+        AclRule("konnektor-mappe", "topic", "fiks.1811.soknad.v1", ("WRITE",)),
+    }
+    admin.present = frozenset(wanted | old | {strangers})
+    await provision(layout, Katalog(), admin)  # type: ignore[arg-type]  # the methods that are used
+    assert admin.present == wanted | {strangers}
 
 
 def test_a_password_is_long_and_for_its_owner_alone(tmp_path: Path) -> None:
