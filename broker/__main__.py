@@ -15,7 +15,7 @@ from broker.kafka.subscriber import read_from_start
 from broker.katalog import Katalog, KatalogFollower
 from broker.katalog_publisher import KatalogPublisher
 from broker.routing import KATALOG
-from broker.runtime import run_process
+from broker.runtime import first_of, run_process
 from broker.settings import BrokerSettings, load_settings
 from broker.web import Health, serve
 from crypto.certificates import load_certificate
@@ -28,16 +28,23 @@ async def main(stop: asyncio.Event) -> None:
     katalog = Katalog()
     follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
     health = Health()
-    async with KafkaPublisher(kafka, client_id="broker") as publisher, asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(follower.run())
-        publishing = KatalogPublisher(settings.katalog, katalog, publisher, system_clock)
-        health.add_check("katalog", publishing.problem)
-        app = create_app(katalog, health, _issuer(settings, katalog))
-        serving = tasks.create_task(serve(app, settings.host, settings.port, stop))
-        await follower.caught_up.wait()
-        await publishing.run(stop)
-        await serving
-        following.cancel()
+    publisher = KafkaPublisher(
+        kafka, client_id="broker"
+    )  # connects by itself: we serve what we have while Kafka is away
+    publishing = KatalogPublisher(settings.katalog, katalog, publisher, system_clock)
+    health.add_check("katalog", publishing.problem)
+    app = create_app(katalog, health, _issuer(settings, katalog))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follower.run())
+            serving = tasks.create_task(serve(app, settings.host, settings.port, stop))
+            await first_of(follower.caught_up, stop)
+            if not stop.is_set():
+                await publishing.run(stop)
+            await serving
+            following.cancel()
+    finally:
+        await publisher.stop()
 
 
 def _issuer(settings: BrokerSettings, katalog: Katalog) -> LocalIssuer | None:

@@ -94,6 +94,16 @@ async def _run_until_stopped(name: str, main: Callable[[asyncio.Event], Awaitabl
     get_logger().info("process_stopped", navn=name)
 
 
+async def first_of(*events: asyncio.Event) -> None:
+    """Return when one of ``events`` is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
 def die_with_supervisor() -> None:
     """Ask Linux for a SIGTERM when the supervisor is gone, so that a ``kill -9`` of it leaves no orphans."""
     supervisor = os.environ.get(SUPERVISED_ENV)
