@@ -3,6 +3,8 @@
 Sub-commands register under the entry-point group ``meldingsformidler.commands``, as a Typer application or a function. They
 are loaded only when they are used, so that ``formidler konvolutt`` does not wait for a web framework.
 
+With ``--json``, an error is a JSON document on standard output too: ``{"ok": false, "feil": …, "kode": …}``.
+
 Exit codes: 0 done · 1 refused, or a check did not hold · 2 wrong usage · 3 something that should answer does not.
 """
 

@@ -1,4 +1,4 @@
-"""What commands print: for people with rich, for machines as JSON, errors on standard error."""
+"""What commands print: for people with rich, for machines as JSON, errors on standard error or as JSON too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.table import Table
 
 EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 
 console: Final = Console(highlight=False)
@@ -28,7 +27,13 @@ def print_json(document: Any) -> None:
 
 
 def complain(message: str, *, code: str | None = None) -> None:
-    """Print an error for people, with its stable code."""
+    """Print an error with its stable code: for people, or as JSON when the command line has ``--json``.
+
+    The command line itself is asked, because an error may come before or after the command that knows its options.
+    """
+    if "--json" in sys.argv:
+        print_json({"ok": False, "feil": message, "kode": code})
+        return
     errors.print(f"[red]feil:[/] {escape(message)}" + (f" [dim]({code})[/]" if code else ""), soft_wrap=True)
 
 

@@ -159,7 +159,7 @@ def test_two_on_one_folder_are_refused_in_words(folder: Path) -> None:
     up = start(folder)
     second = subprocess.run(command(folder), capture_output=True, text=True, timeout=WITHIN_S, check=False)
     assert second.returncode == 1
-    assert "i bruk" in second.stderr
+    assert "i bruk" in json.loads(second.stdout)["feil"]
     assert up.interrupt() == 0
 
 
@@ -168,7 +168,7 @@ def test_an_unknown_kommune_is_refused_before_anything_is_made(folder: Path) -> 
         command(folder, "--kommuner", "9999"), capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
     assert refused.returncode == 1
-    assert "9999" in refused.stderr
+    assert "9999" in json.loads(refused.stdout)["feil"]
     assert not folder.exists()
 
 

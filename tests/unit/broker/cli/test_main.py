@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -110,6 +111,23 @@ def test_an_error_of_ours_is_a_line_and_an_exit_code(
     assert str(error) in printed.err
     assert error.code in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_with_json_an_error_is_a_document_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+        assert as_json
+        raise BrokerUnavailableError("Kafka svarer ikke")
+
+    offer(monkeypatch, feiler=fails)
+    monkeypatch.setattr(sys, "argv", ["formidler", "feiler", "--json"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    printed = capsys.readouterr()
+    assert caught.value.code == 3
+    assert printed.err == ""
+    assert json.loads(printed.out) == {"ok": False, "feil": "Kafka svarer ikke", "kode": BrokerUnavailableError.code}
 
 
 def test_text_in_an_error_is_never_taken_for_markup(
