@@ -151,7 +151,7 @@ def declared_type(mimetype: str, nr: int) -> str:
     if plain not in {PDF, PNG, JPEG}:
         raise RefusedError(415, f"fil nr {nr}: mimetype skal være {PDF}, {PNG} eller {JPEG}", reason="mimetype")
     if nr == 1 and plain != PDF:
-        raise RefusedError(415, f"fil nr 1 skal være soknad.pdf, med mimetype {PDF}", reason="mimetype")
+        raise RefusedError(415, f"fil nr 1 skal være søknaden som PDF, med mimetype {PDF}", reason="mimetype")
     return plain
 
 

@@ -36,7 +36,7 @@ def accepted_messages(accepted: Accepted, traceparent: str | None) -> tuple[Mess
 
 
 def sent_message(soknad: Message, now: datetime) -> Message:
-    """Return the event SENDT of a søknad that is on its topic since ``now``."""
+    """Return the event SENDT of a søknad that was put on its topic at ``now``."""
     record = TransportRecord(
         hendelse_id=Uuid.new(),
         melding_id=soknad.melding_id,

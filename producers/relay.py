@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.ports import Publisher
     from broker.retry import Random
-    from producers.outbox import Outbox, Queued
+    from producers.outbox import Message, Outbox, Queued
     from schemas.errors import MeldingsformidlerError
 
 MAX_IN_FLIGHT: Final = 256
@@ -170,12 +170,14 @@ class Relay:
     async def _publish_run(self, run: list[Queued]) -> list[Queued]:
         """Publish the messages in order as far as Kafka takes them; return those that this led to."""
         sent: list[Queued] = []
+        led_to: list[Message] = []
         for queued in run:
+            begun = self._clock()  # the kommune may answer before we have seen Kafka's acknowledgement
             if not await self._publish(queued):
                 break
             sent.append(queued)
-        now = self._clock()
-        led_to = [sent_message(queued.message, now) for queued in sent if queued.message.type == SOKNAD]
+            if queued.message.type == SOKNAD:
+                led_to.append(sent_message(queued.message, begun))
         new = await self._outbox.replace(sent, led_to) if sent else []
         self._store_hold = None
         # Behind a message that was refused, the new ones wait for their turn like all others.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +89,23 @@ async def test_a_soknad_leaves_as_aksept_soknad_and_sent_in_this_order(world: An
     assert (sent.melding_id, sent.nav_ekstern_ref_id) == (soknad.melding_id, "ref-1")
     traces = {dict(record.headers)["traceparent"].split(b"-")[1] for record in topics.records[1:]}
     assert len(traces) == 1
+
+
+async def test_sent_is_when_the_soknad_was_put_on_its_topic_since_the_kommune_may_answer_before_kafka_does(
+    world: Any, sending: Any
+) -> None:
+    topics = Topics()
+    put = world.clock()
+
+    def slow_acknowledgement(outgoing: Outgoing) -> None:
+        if outgoing.topic == SOKNAD:
+            world.now += timedelta(seconds=30)
+
+    topics.refuse = slow_acknowledgement
+    async with running(world, topics):
+        await world.post(sending)
+        await topics.until(lambda: len(topics.records) == 3)
+    assert decode(TransportRecord, topics.records[2].value or b"").tidspunkt == put
 
 
 async def test_what_waits_is_published_after_a_restart_with_the_same_ids(world: Any, sending: Any) -> None:
