@@ -51,6 +51,9 @@ TOTAL_S: Final = 300.0
 """So long may a whole body take: 150 MiB at 4 Mbit/s. A place is not held for longer."""
 RETRY_AFTER_S: Final = {BUSY: 5, TOO_MANY_FAILURES: int(WINDOW.total_seconds())}
 """When to come back, by the reason of a refusal."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD: Final = "_OTHER"
+"""As OpenTelemetry calls a method that is not known: a client may invent any."""
 
 
 def create_app(
@@ -173,6 +176,7 @@ class RequestTimer:
             await self._app(scope, receive, watch)
         finally:
             route = route_of(Request(scope))
-            metrics.REQUEST_SECONDS.labels(method=scope["method"], route=route, status=str(status)).observe(
+            method = scope["method"] if scope["method"] in _METHODS else _OTHER_METHOD
+            metrics.REQUEST_SECONDS.labels(method=method, route=route, status=str(status)).observe(
                 time.perf_counter() - started
             )

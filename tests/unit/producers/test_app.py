@@ -305,6 +305,14 @@ async def test_who_sends_what_cannot_be_decrypted_ten_times_must_wait(world: Any
     assert (await world.post(guesser)).status_code == 202
 
 
+async def test_a_method_that_a_client_invents_makes_no_series_of_its_own(world: Any) -> None:
+    async with world.http() as http:
+        assert (await http.request("OPPFINN", "/isalive")).status_code == 405
+        metrics = (await http.get("/metrics")).text
+    assert "OPPFINN" not in metrics
+    assert 'method="_OTHER"' in metrics
+
+
 async def test_one_line_tells_of_an_accepted_soknad_without_the_person(world: Any, sending: Any) -> None:
     with structlog.testing.capture_logs() as logs:
         digisos_id = (await world.post(sending)).json()
