@@ -16,6 +16,7 @@ from schemas.errors import (
     MeldingsformidlerError,
     PackageMissingError,
     StoreError,
+    UnexpectedRecordError,
     UnsealError,
 )
 
@@ -31,6 +32,7 @@ def _every_class(root: type[MeldingsformidlerError]) -> list[type[Meldingsformid
         (DecodeError("x"), Course.GIVE_UP),
         (CertificateError("x"), Course.GIVE_UP),
         (FagsystemFailureError("x"), Course.COUNT),
+        (UnexpectedRecordError("x"), Course.COUNT),
         (PackageMissingError("x"), Course.COUNT),
         (AccessDeniedError("x"), Course.WAIT),
         (FagsystemUnavailableError("x"), Course.PAUSE),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from consumers.dead_letters import dead_letter, trinn
+from consumers.dead_letters import dead_letter, stripped, trinn
 from schemas.codec import decode, encode
 from schemas.errors import (
     BehindDeadLetterError,
@@ -15,6 +15,7 @@ from schemas.errors import (
     MeldingsformidlerError,
     MismatchError,
     PackageMissingError,
+    UnexpectedRecordError,
     UnsealError,
 )
 from schemas.names import DigisosId, Kommunenummer
@@ -34,6 +35,7 @@ NUMBER = Kommunenummer("4601")
         (InvalidDocumentError("soknad.json", "data", "mangler"), "KONTROLL"),
         (FagsystemFailureError("x"), "OVERLEVERING"),
         (BehindDeadLetterError(), "KO"),
+        (UnexpectedRecordError("x"), "KONTROLL"),
     ],
 )
 def test_the_step_follows_from_the_error(error: MeldingsformidlerError, step: str) -> None:
@@ -65,3 +67,12 @@ def test_an_errors_text_does_not_travel(incoming: Any, clock: Any) -> None:
     made = letter(incoming(b"x"), clock, error=FagsystemFailureError("noe om noen"))
     assert b"noe om noen" not in encode(made)
     assert made.kode == "fagsystem.feil"
+
+
+def test_a_stripped_record_keeps_its_place_and_says_what_it_was(incoming: Any, clock: Any) -> None:
+    whole = incoming(b"x" * 2_000_000, key=b"k" * 10, offset=7, headers=(("a", b"1" * 1_000_000),))
+    bare = stripped(whole)
+    assert (bare.key, bare.value, bare.offset) == (whole.key, b"", 7)
+    assert [name for name, _ in bare.headers] == ["fiks_verdi"]
+    assert bare.headers[0][1].endswith(b";2000000 bytes")
+    assert letter(bare, clock).dead_letter_id == letter(incoming(b"x", offset=7), clock).dead_letter_id

@@ -18,9 +18,19 @@ from schemas.errors import (
     PackageMissingError,
     UnsealError,
 )
-from schemas.names import DigisosId, DokumentlagerId, Kommunenummer, MeldingId, Organisasjonsnummer, Sha256
+from schemas.names import (
+    DigisosId,
+    DokumentlagerId,
+    Enhetsnummer,
+    Kommunenummer,
+    MeldingId,
+    NavEksternRefId,
+    Organisasjonsnummer,
+    Sha256,
+)
 
 NUMBER = Kommunenummer("4601")
+SIGNED = {"nav_ekstern_ref_id": NavEksternRefId("ref-1"), "hastegrad": "VANLIG"}
 ORGNR, OTHER = Organisasjonsnummer("889640782"), Organisasjonsnummer("974760673")
 
 
@@ -92,11 +102,27 @@ async def test_an_altered_package_is_refused_with_one_text(
         {"melding_id": MeldingId.new()},
         {"kommunenummer": Kommunenummer("0301")},
         {"type": "ETTERSENDELSE"},
+        {"nav_ekstern_ref_id": NavEksternRefId("ref-2")},
+        {"hastegrad": "VANLIG"},
+        {"enhetsnummer": Enhetsnummer("1201")},
+        SIGNED | {"hastegrad": "NODHJELP"},
+        SIGNED | {"enhetsnummer": Enhetsnummer("1201")},
     ],
 )
-async def test_a_package_that_was_moved_is_refused(opener: Opener, make_record: Any, clock: Any, stated: Any) -> None:
+async def test_a_package_that_was_moved_or_altered_in_clear_is_refused(
+    opener: Opener, make_record: Any, clock: Any, stated: Any
+) -> None:
+    record = make_record(stated=stated)
+    clear = "NODHJELP" if stated == {"hastegrad": "VANLIG"} else "VANLIG"
     with pytest.raises(MismatchError):
-        await opener.open(make_record(stated=stated), clock())
+        await opener.open(record.model_copy(update={"hastegrad": clear}), clock())
+
+
+async def test_a_package_whose_sender_signed_every_clear_field_opens(
+    opener: Opener, make_record: Any, clock: Any
+) -> None:
+    with await opener.open(make_record(stated=SIGNED), clock()) as opened:
+        assert opened.leveranse().hastegrad == "VANLIG"
 
 
 async def test_a_package_in_another_senders_name_is_refused(opener: Opener, make_record: Any, clock: Any) -> None:
