@@ -71,14 +71,7 @@ async def main(stop: asyncio.Event) -> None:
         health.add_check("utboks", outbox.problem)
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
         innsyn = Innsyn(
-            store=store,
-            hub=hub,
-            tokens=tokens,
-            eier_key=eier_key,
-            katalog=katalog,
-            avsendere=settings.avsendere,
-            heartbeat_s=settings.heartbeat_s,
-            max_stream_s=settings.max_stream_s,
+            store, hub, tokens, eier_key, katalog, settings.avsendere, settings.heartbeat_s, settings.max_stream_s
         )
         following = [
             tasks.create_task(katalog_follower.run()),

@@ -118,6 +118,7 @@ async def refresh_figures(store: StatusStore, clock: Clock) -> None:
     """Read the gauges from the store once."""
     figures = await store.figures()
     metrics.WAITING.set(figures.waiting)
+    metrics.OUTBOX_MESSAGES.set(figures.unpublished)
     metrics.SET_ASIDE.set(figures.set_aside)
     oldest = figures.oldest_unacknowledged_ms
     age_s = 0.0 if oldest is None else clock().timestamp() - oldest / 1000

@@ -7,6 +7,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from broker.metrics import DEAD_LETTERS as DEAD_LETTERS  # noqa: PLC0414  # offered here like the others
+from broker.metrics import OUTBOX_MESSAGES as OUTBOX_MESSAGES  # noqa: PLC0414  # offered here like the others
 
 LATENCY_BUCKETS_S: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 3600.0,
@@ -24,12 +25,11 @@ OLDEST: Final = Gauge(
 )
 WAITING: Final = Gauge("fiks_receipts_waiting", "Kvitteringer and hendelser that wait for their søknad or their chain.")
 APPLIED: Final = Counter(
-    "fiks_records_applied_total", "Records taken in, by kind of topic and outcome.", ["kind", "outcome"]
+    "fiks_records_applied_total", "Records taken in, by kind of topic and outcome.", ["kind", "resultat"]
 )
 STATUS_CHANGES: Final = Counter(
     "fiks_status_changes_total", "Changes of what a citizen is shown, by new status.", ["status"]
 )
-UNPUBLISHED: Final = Gauge("fiks_outbox_records", "Records that wait to be published; 500 means at least so many.")
-SET_ASIDE: Final = Gauge("fiks_outbox_set_aside", "Records in the outbox that Kafka never takes; somebody must look.")
+SET_ASIDE: Final = Gauge("fiks_outbox_set_aside", "Messages in the outbox that Kafka never takes; somebody must look.")
 UNREACHABLE: Final = Gauge("fiks_kommuner_unreachable", "Kommuner whose topics cannot be opened though Kafka is there.")
 LISTENERS: Final = Gauge("fiks_status_listeners", "Open streams of status.")

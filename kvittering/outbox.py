@@ -9,7 +9,6 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
-from kvittering import metrics
 from schemas.errors import RecordTooLargeError, StoreError, TransportError
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ class OutboxPublisher:
     async def publish_once(self) -> int:
         """Publish the oldest records; return how many were queued when it began."""
         pending = await self._store.pending(self.BATCH)
-        metrics.UNPUBLISHED.set(len(pending))
         if not pending:
             self._problem = None
             return 0

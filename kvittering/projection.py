@@ -60,13 +60,13 @@ class Change:
 
     Attributes:
         state: The state afterwards.
-        outcome: ``recorded``, ``repeat`` or ``refused``: what became of the fact itself.
+        outcome: ``MOTTATT``, ``GJENTATT`` or ``UNDERKJENT``: what became of the fact itself.
         refused: The fact, or earlier ones that this one proved wrong.
         verdicts: Those of ``state``, where they are known already.
     """
 
     state: SoknadState
-    outcome: Literal["recorded", "repeat", "refused"]
+    outcome: Literal["MOTTATT", "GJENTATT", "UNDERKJENT"]
     refused: tuple[Refused, ...] = ()
     verdicts: Verdicts | None = None
 
@@ -159,19 +159,19 @@ def apply(state: SoknadState, fact: Fact, known: Verdicts | None = None) -> Chan
     """
     new_id = fact_id(fact)
     if any(fact_id(one) == new_id for one in _lane(state, fact)):
-        return Change(state, "repeat")
+        return Change(state, "GJENTATT")
     before = (known or judge_all(state)).refused
     grown = _append(state, fact)
     verdicts = judge_all(grown)
     if new_id in verdicts.waits and _waiting_with(fact, grown, verdicts) > MAX_WAITING:
         return Change(
-            state, "refused", (Refused(new_id, ChainError(f"mer enn {MAX_WAITING} venter alt fra samme utsteder")),)
+            state, "UNDERKJENT", (Refused(new_id, ChainError(f"mer enn {MAX_WAITING} venter alt fra samme utsteder")),)
         )
     refused = tuple(Refused(one, error) for one, error in verdicts.refused.items() if one not in before)
     kept = _without_refused(grown, verdicts)
     if new_id not in verdicts.refused:
-        return Change(kept, "recorded", refused, verdicts if kept is grown else None)
-    return Change(state if kept == state else kept, "refused", refused)
+        return Change(kept, "MOTTATT", refused, verdicts if kept is grown else None)
+    return Change(state if kept == state else kept, "UNDERKJENT", refused)
 
 
 def _waiting_with(fact: Fact, state: SoknadState, verdicts: Verdicts) -> int:

@@ -56,7 +56,7 @@ class Applied:
 
     Attributes:
         read: The record.
-        resultat: ``recorded``, ``waiting``, ``repeat``, ``refused`` or ``replay``.
+        resultat: ``MOTTATT``, ``VENTER``, ``GJENTATT``, ``UNDERKJENT`` or ``LEST_FOR``.
         kode: Code of the error, or of what it waits for.
         before: What was shown before; None when the record took no effect.
         after: What is shown now; None when the record took no effect.
@@ -205,8 +205,8 @@ class StatusStore:
         def query(connection: sqlite3.Connection) -> Figures:
             oldest = connection.execute("SELECT MIN(akseptert_ms) FROM soknad WHERE NOT levert AND eier IS NOT NULL")
             waiting = connection.execute("SELECT COALESCE(SUM(venter), 0) FROM soknad WHERE venter > 0")
-            aside = connection.execute("SELECT COUNT(*) FROM utboks WHERE satt_til_side IS NOT NULL")
-            return Figures(oldest.fetchone()[0], int(waiting.fetchone()[0]), int(aside.fetchone()[0]))
+            queued, aside = connection.execute("SELECT COUNT(*), COUNT(satt_til_side) FROM utboks").fetchone()
+            return Figures(oldest.fetchone()[0], int(waiting.fetchone()[0]), int(queued - aside), int(aside))
 
         return await self._database.read(query)
 
@@ -218,11 +218,13 @@ class Figures:
     Attributes:
         oldest_unacknowledged_ms: When the oldest søknad that no fagsystem has answered for was accepted, since 1970 UTC.
         waiting: How many facts wait for a søknad or an earlier link.
-        set_aside: How many records wait in the queue that Kafka never takes.
+        unpublished: How many records wait in the queue to be published.
+        set_aside: How many records lie in the queue that Kafka never takes.
     """
 
     oldest_unacknowledged_ms: int | None
     waiting: int
+    unpublished: int
     set_aside: int
 
 
@@ -242,7 +244,7 @@ def _apply(connection: sqlite3.Connection, records: Sequence[ReadRecord], now: d
 def _apply_one(batch: _Batch, read: ReadRecord) -> Applied:
     record = read.record
     if record.offset < batch.offsets.get(record.topic_partition, 0):
-        return Applied(read, "replay")
+        return Applied(read, "LEST_FOR")
     batch.offsets[record.topic_partition] = record.offset + 1
     if read.fact is None:
         return _refuse_unread(batch, read)
@@ -253,14 +255,14 @@ def _apply_one(batch: _Batch, read: ReadRecord) -> Applied:
         _refuse(batch, read, refused)
     codes = tuple(refused.error.code for refused in change.refused)
     if change.state is before.state:
-        return Applied(read, change.outcome, codes[0] if change.outcome == "refused" else None, refused=codes)
+        return Applied(read, change.outcome, codes[0] if change.outcome == "UNDERKJENT" else None, refused=codes)
     after = project(change.state, change.verdicts)
     batch.shown[after.state.digisos_id] = after
     batch.changed.add(after.state.digisos_id)
     waits_for = after.verdicts.waits.get(fact_id(read.fact))
-    if change.outcome == "refused":
-        return Applied(read, "refused", codes[0], before, after, codes)
-    return Applied(read, "waiting" if waits_for else "recorded", waits_for, before, after, codes)
+    if change.outcome == "UNDERKJENT":
+        return Applied(read, "UNDERKJENT", codes[0], before, after, codes)
+    return Applied(read, "VENTER" if waits_for else "MOTTATT", waits_for, before, after, codes)
 
 
 def _projection(batch: _Batch, read: ReadRecord) -> Projection:
@@ -298,10 +300,10 @@ def _keep_raw(batch: _Batch, read: ReadRecord, outcome: str) -> None:
 def _refuse_unread(batch: _Batch, read: ReadRecord) -> Applied:
     if read.error is None:
         raise RuntimeError("a record without a fact has an error")
-    _keep_raw(batch, read, "refused")
+    _keep_raw(batch, read, "UNDERKJENT")
     letter = dead_letter(read.record, read.error, digisos_id=read.digisos_id, melding_id=None, now=batch.now)
     _queue(batch.connection, letter)
-    return Applied(read, "refused", read.error.code, refused=(read.error.code,))
+    return Applied(read, "UNDERKJENT", read.error.code, refused=(read.error.code,))
 
 
 def _refuse(batch: _Batch, read: ReadRecord, refused: Refused) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from broker.metrics import OUTBOX_MESSAGES as OUTBOX_MESSAGES  # noqa: PLC0414  # offered here like the others
+
 SOKNADER_ACCEPTED: Final = Counter("fiks_soknader_accepted_total", "Søknader accepted (202).", ["kommunenummer"])
 SOKNADER_REFUSED: Final = Counter("fiks_soknader_refused_total", "Submissions not accepted.", ["status", "reason"])
 MESSAGES_PUBLISHED: Final = Counter("fiks_messages_published_total", "Messages known to be on their topic.", ["type"])
@@ -17,7 +19,6 @@ CLIENT_KEYS_REPEATED: Final = Counter(
     "Client envelopes refused since their key came before with other bytes or from another.",
 )
 SUBMISSIONS_UNDER_WAY: Final = Gauge("fiks_submissions_under_way", "Submissions that hold a place.")
-OUTBOX_MESSAGES: Final = Gauge("fiks_outbox_messages", "Messages in the outbox.")
 OUTBOX_OLDEST_SECONDS: Final = Gauge("fiks_outbox_oldest_seconds", "Age of the oldest message in the outbox.")
 PACKAGES_UNKNOWN: Final = Gauge(
     "fiks_packages_unknown", "Packages in the dokumentlager that no submission referred to at start-up."

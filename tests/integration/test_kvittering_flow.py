@@ -541,6 +541,6 @@ async def test_the_process_itself_becomes_ready_answers_and_stops_when_asked(wor
     assert process.returncode == 0, output
     lines = [json.loads(line) for line in output.splitlines()]
     (applied,) = [one for one in lines if one["event"] == "record_applied" and one["digisos_id"] == soknad.digisos_id]
-    assert (applied["resultat"], applied["status"]) == ("recorded", "AKSEPTERT")
+    assert (applied["resultat"], applied["status"]) == ("MOTTATT", "AKSEPTERT")
     assert not any("utelatt" in one for one in lines)
     assert soknad.person not in output.decode()

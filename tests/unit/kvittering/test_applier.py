@@ -64,7 +64,7 @@ async def test_a_batch_that_the_store_could_not_take_is_tried_again(
     monkeypatch.setattr(store, "apply", full_once)
     with capture_logs() as logs:
         applied = await shell.applier.handle([log.transport(soknad.transport("AKSEPTERT"))])
-    assert [one.resultat for one in applied] == ["recorded"]
+    assert [one.resultat for one in applied] == ["MOTTATT"]
     assert problems[1] == "lageret: disken er full"
     assert "batch_not_stored" in [line["event"] for line in logs]
 
@@ -94,9 +94,9 @@ async def test_each_record_is_one_line_and_is_counted(kit: Any, oslo: Any, berge
         await shell.applier.handle(records)
     assert [sample(name, **labels) for name, labels in names] == [value + 1 for value in before]
     assert [(line["event"], line["log_level"], line["resultat"]) for line in logs] == [
-        ("record_applied", "info", "recorded"),
-        ("record_applied", "warning", "refused"),
-        ("record_applied", "info", "recorded"),
+        ("record_applied", "info", "MOTTATT"),
+        ("record_applied", "warning", "UNDERKJENT"),
+        ("record_applied", "info", "MOTTATT"),
     ]
     assert soknad.fodselsnummer not in str(logs)
 
@@ -143,7 +143,7 @@ async def test_a_record_that_nobody_foresaw_is_refused_logged_by_its_place_and_p
     batch = [log.kvittering(oslo.issue(soknad)), log.transport(soknad.transport("AKSEPTERT"))]
     with capture_logs() as logs:
         applied = await shell.applier.handle(batch)
-    assert [(one.resultat, one.kode) for one in applied] == [("refused", "kontrakt.uventet"), ("recorded", None)]
+    assert [(one.resultat, one.kode) for one in applied] == [("UNDERKJENT", "kontrakt.uventet"), ("MOTTATT", None)]
     (line,) = [line for line in logs if line["event"] == "record_unexpected"]
     assert (line["log_level"], line["feiltype"]) == ("critical", "ZeroDivisionError")
     assert "test_applier.py:" in line["sted"]
