@@ -225,5 +225,7 @@ def _package_document(diagnosis: Diagnosis) -> dict[str, Any]:
             }
             for signer in diagnosis.signers
         ],
-        "forsendelse": diagnosis.forsendelse.model_dump(mode="json", by_alias=True) if diagnosis.forsendelse else None,
+        "forsendelse": diagnosis.forsendelse.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if diagnosis.forsendelse
+        else None,
     }

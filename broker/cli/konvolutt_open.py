@@ -61,7 +61,9 @@ def open_files(
             "storrelse": spool.size,
             "sha256": spool.sha256,
             "avsender": certificate_document(package.signer),
-            "forsendelse": forsendelse.model_dump(mode="json", by_alias=True) if forsendelse else None,
+            "forsendelse": forsendelse.model_dump(mode="json", by_alias=True, exclude_none=True)
+            if forsendelse
+            else None,
             "filer": [
                 {"navn": file.name, "mimetype": file.mimetype, "storrelse": file.size, "sha256": file.sha256}
                 for file in package.files

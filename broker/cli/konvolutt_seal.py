@@ -126,7 +126,7 @@ def seal_files(
         "mottaker": certificate_document(recipient),
         "avsender": certificate_document(signer.certificate),
         "filer": listed,
-        "forsendelse": forsendelse.model_dump(mode="json", by_alias=True) if forsendelse else None,
+        "forsendelse": forsendelse.model_dump(mode="json", by_alias=True, exclude_none=True) if forsendelse else None,
     }
 
 
