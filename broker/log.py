@@ -39,16 +39,16 @@ ALLOWED_KEYS: Final = frozenset(
         "event", "level", "tidspunkt", "prosess", "utelatt",
         # ids and what routing needs
         "digisos_id", "melding_id", "kommunenummer", "enhetsnummer", "hendelse_id", "kvittering_id", "dead_letter_id",
-        "dokumentlager_id", "nokkel_id", "sporings_id", "trace_id", "error_id", "konnektor", "leverandor", "avsender",
-        "type", "hastegrad", "kanal", "kilde", "aktor",
+        "dokumentlager_id", "nokkel_id", "trace_id", "error_id", "konnektor", "leverandor", "avsender",
+        "type", "hastegrad", "kanal", "kilde",
         # Kafka
-        "topic", "topics", "partition", "offset", "group", "principal", "bootstrap", "antall",
+        "topic", "topics", "partition", "offset", "group", "bootstrap", "antall",
         # outcomes
-        "status", "kode", "resultat", "grad", "nr", "forsok", "trinn", "avvik", "feiltype", "krav", "tilstand",
+        "status", "kode", "resultat", "grad", "nr", "forsok", "trinn", "avvik", "feiltype", "tilstand",
         # numbers
         "storrelse", "varighet_ms", "alder_s", "vent_s", "filer", "http_status", "lengde",
         # processes and places that are ours
-        "metode", "rute", "adresse", "port", "pid", "mappe", "fil", "versjon", "navn", "signal", "exit_code", "logger", "sted",
+        "metode", "rute", "adresse", "port", "pid", "mappe", "fil", "versjon", "navn", "exit_code", "logger", "sted",
     }
 )  # fmt: skip
 

@@ -72,14 +72,14 @@ class FiksError(Exception):
         self.headers = headers
 
 
-def error_response(request: Request, error: FiksError) -> JSONResponse:
+def error_response(request: Request, error: FiksError, error_id: str | None = None) -> JSONResponse:
     """Return Fiks' error object (KS' documentation of its APIs: developers.fiks.ks.no and ks-no.github.io)."""
     return JSONResponse(
         {
             "timestamp": time.time_ns() // 1_000_000,
             "status": error.status,
             "error": HTTPStatus(error.status).phrase,
-            "errorId": str(uuid4()),
+            "errorId": error_id or str(uuid4()),
             "path": request.url.path,
             "originalPath": request.url.path,
             "message": error.message,
@@ -124,8 +124,11 @@ def install_fiks_errors(app: FastAPI, *, large_bodies: Callable[[Scope], bool] |
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        get_logger().error("request_failed", rute=route_of(request), metode=request.method, exc_info=error)
-        return error_response(request, FiksError(500, "uventet feil; oppgi errorId til drift"))
+        error_id = str(uuid4())
+        get_logger().error(
+            "request_failed", rute=route_of(request), metode=request.method, error_id=error_id, exc_info=error
+        )
+        return error_response(request, FiksError(500, "uventet feil; oppgi errorId til drift"), error_id)
 
     _ = fiks, http, validation, ours, unforeseen
 

@@ -78,7 +78,7 @@ def test_eleven_digits_in_the_events_name_are_masked(stream: io.StringIO) -> Non
 
 
 def test_eleven_digits_inside_a_list_or_an_object_are_masked(stream: io.StringIO) -> None:
-    get_logger().info("x", topics=[PERSON, {"a": (PERSON,)}], krav={PERSON: "b"})
+    get_logger().info("x", topics=[PERSON, {"a": (PERSON,)}], avvik={PERSON: "b"})
     assert PERSON not in stream.getvalue()
 
 

@@ -138,6 +138,7 @@ async def test_what_nobody_foresaw_is_a_500_without_its_text_and_is_logged() -> 
     assert "Kari" not in answer.text
     (line,) = [line for line in logs if line["event"] == "request_failed"]
     assert (line["rute"], line["metode"]) == ("/crash", "GET")
+    assert line["error_id"] == answer.json()["errorId"]
 
 
 def health_app(health: Health) -> httpx.AsyncClient:
