@@ -219,7 +219,9 @@ async def world(kafka: Any, tmp_path: Path, authority: Authority, issuer: tuple[
     mottak, _ = issue("mottak", "kryptering", "rsa2048")
     kommune, kommune_key = issue("kommune", "kryptering", "rsa2048")
     connector, connector_key = issue("konnektor", "signering", "p256")
-    (tmp_path / "eier.key").write_text("ab" * 32)
+    eier_key = tmp_path / "eier.key"
+    eier_key.touch(mode=0o600)
+    eier_key.write_text("ab" * 32)
     entry = KatalogRecord(
         kommunenummer=number,
         navn="Prøvekommunen",
