@@ -17,6 +17,7 @@ from broker.record import GJENKJORINGER_HEADER, Outgoing, header
 from broker.routing import dead_letter_topic, hendelse_topic, kvittering_topic, soknad_topic
 from consumers.connector import ConnectorContext, Vedlagt
 from consumers.connectors.memory import SPEC, MemoryConnector, MemorySettings
+from consumers.dead_letters import VERDI_HEADER
 from consumers.dedup import DedupStore
 from consumers.kvitteringer import Issuer, claims_of
 from consumers.runner import Kommune, KommuneRunner, Shared
@@ -249,6 +250,26 @@ async def test_a_dead_letter_carries_the_record_byte_for_byte_and_both_header_fa
     assert header(incoming.headers, "__connect.errors.topic") == soknad_topic(world.number).encode()
     assert header(incoming.headers, "fiks_kode") == b"kontrakt.ukjent-skjema"
     assert letter.trinn == "DEKODING"
+
+
+async def test_what_somebody_filled_a_record_with_stops_nobody(world: World) -> None:
+    topic, publisher = soknad_topic(world.number), await world.kafka.publisher()
+    redriven = ((GJENKJORINGER_HEADER, b"9" * 20),)
+    case, room = DigisosId.new().encode(), 1024 * 1024 - 200
+    await publisher.publish(Outgoing(topic, case, b"junk", redriven))
+    await publisher.publish(Outgoing(topic, DigisosId.new().encode(), b"junk", (("x", b"x" * (room - 40)),)))
+    await publisher.publish(Outgoing(topic, DigisosId.new().encode(), b"x" * (room - 40)))
+    await publisher.publish(Outgoing(topic, b"k" * room, b"junk"))
+    last = world.soknad()
+    await world.send(last)
+    async with world.running():
+        letters = await world.dead_letters(4)
+        claims = await world.kvitteringer(4)
+    assert {letter.kode for _, letter in letters} == {"kontrakt.ukjent-skjema"}
+    assert {letter.gjenkjoringer for _, letter in letters} == {0}
+    assert [one.digisos_id for one in claims if one.status == "MOTTATT"] == [last.digisos_id]
+    (bare,) = [incoming for incoming, _ in letters if header(incoming.headers, VERDI_HEADER)]
+    assert len(bare.key) + len(bare.value) < 10_000, "a key that does not fit twice"
 
 
 async def test_a_fagsystem_that_is_down_loses_nothing_and_counts_nothing(world: World) -> None:
