@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,9 @@ def up(
     kafka: Annotated[
         str | None,
         typer.Option(
-            "--kafka", help="HOST:PORT til en Kafka som finnes, i stedet for vår egen. KAFKA_BROKERS virker også."
+            "--kafka",
+            help="HOST:PORT til en Kafka som finnes, i stedet for vår egen; KAFKA_BROKERS virker også. Innlogging settes med "
+            "FORMIDLER_KAFKA_SECURITY_PROTOCOL (for eksempel SASL_PLAINTEXT), _USERNAME og _PASSWORD.",
         ),
     ] = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag
@@ -88,12 +91,23 @@ def external_kafka(address: str | None) -> KafkaSettings | None:
 
 
 async def _run(layout: Layout, external: KafkaSettings | None, report: Callable[[str], None], *, as_json: bool) -> None:
-    stop = asyncio.Event()
+    stop, is_up = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(layout, external=external, report=report, strict=False) as started:
-        _show(started, as_json=as_json)
-        await stop.wait()
+
+    async def stay_up() -> None:
+        async with running(layout, external=external, report=report, strict=False) as started:
+            is_up.set()
+            _show(started, as_json=as_json)
+            await stop.wait()
+
+    staying, asked = asyncio.create_task(stay_up()), asyncio.create_task(stop.wait())
+    await asyncio.wait((staying, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not is_up.is_set():
+        staying.cancel()  # nobody waits for what was asked to stop
+    with suppress(asyncio.CancelledError):
+        await staying
 
 
 def _show(started: Running, *, as_json: bool) -> None:

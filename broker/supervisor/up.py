@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from broker.supervisor.layout import Layout
 
 READY_WITHIN_S: Final = 60.0
+REACHED_WITHIN_S: Final = 6.0
 _POLL_S: Final = 0.05
 _STRANGER: Final = "en annen prosess svarer på adressen"
 
@@ -197,6 +198,8 @@ async def _give_access(layout: Layout, kafka: KafkaSettings, *, embedded: bool, 
     """Provision an embedded broker by principal; on a cluster of somebody else's, only the topics are ours to make."""
     report("lager topics og rettigheter")
     katalog = load_katalog(layout.katalog)
+    if not embedded:
+        await check_reachable(kafka)
     async with KafkaAdmin(kafka) as admin:
         if not embedded:
             await admin.ensure_topics(wanted_topics(layout, katalog))
@@ -206,3 +209,21 @@ async def _give_access(layout: Layout, kafka: KafkaSettings, *, embedded: bool, 
     layout.kafka = {
         principal: kafka.as_user(principal, password).environment() for principal, password in passwords.items()
     }
+
+
+async def check_reachable(kafka: KafkaSettings) -> None:
+    """Find out, in seconds, whether somebody else's cluster is there and takes us in.
+
+    Raises:
+        BrokerUnavailableError: Nobody listens, or whoever does will not speak with us; the text says what to set.
+        AccessDeniedError: The user or the password is refused.
+    """
+    async with KafkaAdmin(kafka, timeout_s=REACHED_WITHIN_S) as admin:
+        try:
+            await admin.list_topics()
+        except BrokerUnavailableError as error:
+            raise BrokerUnavailableError(
+                f"Kafka på {kafka.bootstrap} svarer ikke på {REACHED_WITHIN_S:.0f} s som {kafka.security_protocol}. "
+                "Er adressen riktig? Krever den innlogging, så sett FORMIDLER_KAFKA_SECURITY_PROTOCOL (for eksempel "
+                "SASL_PLAINTEXT), FORMIDLER_KAFKA_USERNAME og FORMIDLER_KAFKA_PASSWORD"
+            ) from error

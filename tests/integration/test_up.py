@@ -182,3 +182,22 @@ def test_a_cluster_that_is_already_there_is_used_and_left_running(folder: Path, 
         asyncio.run(status_reaches(folder, digisos_id, soknad, "FERDIGBEHANDLET"))
         assert up.interrupt() == 0
         assert cluster.pid is not None
+
+
+def test_a_cluster_that_wants_a_login_is_told_from_one_that_does_not_answer(folder: Path, tmp_path: Path) -> None:
+    with EmbeddedKafka(tmp_path / "klynge") as cluster:
+        refused = subprocess.run(
+            command(folder, "--kafka", cluster.bootstrap), capture_output=True, text=True, timeout=WITHIN_S, check=False
+        )
+    assert refused.returncode == 3
+    assert "FORMIDLER_KAFKA_USERNAME" in refused.stderr + refused.stdout
+
+
+def test_ctrl_c_ends_a_start_that_waits_for_a_cluster_that_is_not_there(folder: Path) -> None:
+    process = subprocess.Popen(
+        command(folder, "--kafka", "127.0.0.1:1"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    eventually((folder / "logg" / "up.log").exists, "it never began")
+    process.send_signal(signal.SIGINT)
+    with process:
+        assert process.wait(WITHIN_S) in {0, 3}
