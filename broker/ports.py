@@ -75,7 +75,7 @@ class RebalanceListener(Protocol):
 class Subscriber(Protocol):
     """Reads topics as a member of a consumer group, from the group's last commit, or from the beginning.
 
-    Who calls: one task iterates; commits, pauses and seeks may come from others on the same loop. Nothing is committed unless
+    Who calls: one task iterates; commits and pauses may come from others on the same loop. Nothing is committed unless
     ``commit`` is called, so whatever was read and not committed comes again, to us or to another member.
     """
 
@@ -97,10 +97,6 @@ class Subscriber(Protocol):
         """
         ...
 
-    def assignment(self) -> frozenset[TopicPartition]:
-        """Return the partitions that are ours now."""
-        ...
-
     def pause(self, *partitions: TopicPartition) -> None:
         """Read no more of these until ``resume``. A partition that is not ours, or paused already, is passed over.
 
@@ -110,14 +106,6 @@ class Subscriber(Protocol):
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Read these again. A partition that is not ours, or not paused, is passed over."""
-        ...
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read this partition from ``offset`` on.
-
-        Raises:
-            PartitionLostError: The partition is not ours.
-        """
         ...
 
 

@@ -227,10 +227,6 @@ class KafkaAdmin:
         """Return where each partition of ``topics`` ends: the offset that its next record will have."""
         return await self._offsets(topics, OffsetSpec.latest())
 
-    async def start_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
-        """Return the offset of each partition's first record that is still kept."""
-        return await self._offsets(topics, OffsetSpec.earliest())
-
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """Return all that a consumer group has committed."""
 

@@ -47,7 +47,6 @@ class KafkaSubscriber:
         topics: What to read; all must exist.
         group: The consumer group's name.
         listener: Is told when partitions come and go.
-        max_records: Most records in one batch.
         client_id: Shown in the broker's log and metrics.
     """
 
@@ -58,12 +57,10 @@ class KafkaSubscriber:
         *,
         group: str,
         listener: RebalanceListener | None = None,
-        max_records: int = MAX_RECORDS,
         client_id: str = "meldingsformidler",
     ) -> None:
         self._settings = settings
         self._topics = tuple(topics)
-        self._max_records = max_records
         self._relay = _ListenerRelay(listener)
         self._stopped = False
         self._consumer = AIOKafkaConsumer(
@@ -107,11 +104,6 @@ class KafkaSubscriber:
         finally:
             await self._consumer.stop()
 
-    def subscribe(self, topics: Iterable[str]) -> None:
-        """Read these topics from now on; the group rebalances."""
-        self._topics = tuple(topics)
-        self._consumer.subscribe(self._topics, listener=self._relay)
-
     async def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
         """Iterate over batches; see ``Subscriber.__aiter__``. Ends when the subscriber is stopped."""
         while not self._stopped:
@@ -121,7 +113,7 @@ class KafkaSubscriber:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit; see ``Subscriber.commit``. What is still ours is committed even if another partition is lost."""
-        ours = self.assignment()
+        ours = {TopicPartition(*one) for one in self._consumer.assignment()}
         kept = {AioPartition(*partition): offset for partition, offset in offsets.items() if partition in ours}
         if kept:
             with mapped():
@@ -129,10 +121,6 @@ class KafkaSubscriber:
                     await self._consumer.commit(kept)
         if len(kept) < len(offsets):
             raise PartitionLostError("partisjonen er ikke lenger vår")
-
-    def assignment(self) -> frozenset[TopicPartition]:
-        """Return the partitions that are ours now."""
-        return frozenset(TopicPartition(*one) for one in self._consumer.assignment())
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Stop reading these; see ``Subscriber.pause``."""
@@ -142,14 +130,9 @@ class KafkaSubscriber:
         """Read these again; see ``Subscriber.resume``."""
         self._consumer.resume(*self._owned(partitions))
 
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read from ``offset`` on; see ``Subscriber.seek``."""
-        with mapped():
-            self._consumer.seek(AioPartition(*partition), offset)
-
     async def _poll(self) -> tuple[Incoming, ...]:
         with mapped():
-            found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._max_records)
+            found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
         self._relay.raise_failure()
         return tuple(_incoming(one) for records in found.values() for one in records)
 

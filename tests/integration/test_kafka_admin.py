@@ -80,14 +80,13 @@ async def test_users_come_get_a_new_password_and_go(kafka: KafkaHelp) -> None:
     assert name not in await kafka.admin.users()
 
 
-async def test_offsets_tell_where_topics_begin_and_end(kafka: KafkaHelp) -> None:
+async def test_what_is_deleted_is_gone_and_the_end_stays_where_it_was(kafka: KafkaHelp) -> None:
     topic = soknad_topic(await kafka.new_kommune(partitions=1))
     publisher = await kafka.publisher()
     await publisher.publish_all([Outgoing(topic, b"k", b"v")] * 5)
     partition = TopicPartition(topic, 0)
     assert await kafka.admin.end_offsets([topic]) == {partition: 5}
     await kafka.admin.delete_records({partition: 3})
-    assert await kafka.admin.start_offsets([topic]) == {partition: 3}
     tail = await kafka.tail([topic])
     assert [record.offset for record in await kafka.take(tail, 2)] == [3, 4]
     assert await kafka.admin.end_offsets(["fiks.0000.soknad.v1"]) == {}
