@@ -328,11 +328,7 @@ class CmsDecryptor:
         """
         if self._scanner.header is None:
             raise UnsealError
-        return frozenset(
-            encrypted
-            for recipient in self._scanner.header.recipients
-            for _, _, encrypted in _addressed(recipient, self._keys)
-        )
+        return frozenset(key for one in self._scanner.header.recipients for _, _, key in _addressed(one, self._keys))
 
     def unwrap(self) -> None:
         """Do the private operation now. It is the slow part and holds no lock, so a caller may do it in a thread.

@@ -46,11 +46,7 @@ async def main(stop: asyncio.Event) -> None:
     dokumentlager = DiskDokumentlager(settings.dokumentlager)
     async with Database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
-        swept = await asyncio.to_thread(dokumentlager.sweep, await outbox.packages())
-        get_logger().info("dokumentlager_swept", antall=swept.removed)
-        metrics.PACKAGES_UNKNOWN.set(swept.unknown)
-        if swept.unknown:
-            get_logger().warning("packages_unknown", antall=swept.unknown)
+        await _sweep(dokumentlager, outbox)
         producer = Producer(
             katalog=katalog,
             katalog_problem=follower.problem,
@@ -90,6 +86,15 @@ async def main(stop: asyncio.Event) -> None:
             warming.cancel()
         producer.close()
         await publisher.stop()
+
+
+async def _sweep(dokumentlager: DiskDokumentlager, outbox: Outbox) -> None:
+    """Remove what was never committed, and tell of packages that no submission refers to."""
+    swept = await asyncio.to_thread(dokumentlager.sweep, await outbox.packages())
+    get_logger().info("dokumentlager_swept", antall=swept.removed)
+    metrics.PACKAGES_UNKNOWN.set(swept.unknown)
+    if swept.unknown:
+        get_logger().warning("packages_unknown", antall=swept.unknown)
 
 
 async def _warm(publisher: KafkaPublisher, follower: KatalogFollower, katalog: Katalog) -> None:
