@@ -94,6 +94,11 @@ class Places:
             return None
         return "alle plasser for innsendinger er opptatt"
 
+    @property
+    def persons(self) -> int:
+        """How many persons hold or wait for a place."""
+        return len(self._persons)
+
     def count(self, change: int) -> None:
         """Take note of a place that was given (1) or came back (-1)."""
         self._taken += change

@@ -56,4 +56,5 @@ async def test_nothing_is_remembered_of_who_has_gone() -> None:
     async with places.place(ONE):
         with pytest.raises(RefusedError):
             await AsyncExitStack().enter_async_context(places.place(OTHER))
-    assert places._persons == {}
+        assert places.persons == 1
+    assert places.persons == 0
