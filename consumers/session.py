@@ -21,6 +21,7 @@ from broker.delivery_messages import (
     Assigned,
     Commit,
     DeadLetter,
+    DeadLettered,
     Deliver,
     Draining,
     Due,
@@ -260,6 +261,8 @@ class DeliverySession:
             except Exception as error:  # noqa: BLE001 - a record must never stop the others (rule 2)
                 event = Failed(command.ticket, unexpected(error, job.incoming))
             self._tell(job, command, event, asyncio.get_running_loop().time() - began)
+            if _ends(event):
+                self._let_go(job)
             self._feed(event)
         finally:
             self._running -= 1
@@ -274,8 +277,13 @@ class DeliverySession:
                 return await self._deliverer.dead_letter(job, command)
             case PublishKvittering():
                 await self._deliverer.publish(job, command)
-                self._jobs.pop((command.ticket.partition, command.ticket.offset), None)
                 return KvitteringPublished(command.ticket)
+
+    def _let_go(self, job: Job) -> None:
+        """Forget a record that is done, but not the same one read again by a later assignment."""
+        place = job.incoming.partition, job.incoming.offset
+        if self._jobs.get(place) is job:
+            del self._jobs[place]
 
     def _tell(self, job: Job, command: Work, event: Event, duration_s: float) -> None:
         """Write the canonical line of one attempt, and count it. Publishing has no line of its own unless it fails."""
@@ -356,3 +364,7 @@ class DeliverySession:
 
     def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, number) for number in sorted(partitions)]
+
+
+def _ends(event: Event) -> bool:
+    return isinstance(event, KvitteringPublished) or (isinstance(event, DeadLettered) and not event.answerable)

@@ -317,3 +317,45 @@ async def test_a_subscription_that_breaks_ends_the_session(world: World) -> None
     assert raised.group_contains(TransportError)
     assert not world.session.is_reading
     assert world.session.was_reading
+
+
+async def test_a_record_that_is_done_is_let_go_of(world: World, make_record: Any, incoming: Any) -> None:
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(b"junk", key=b"?"), incoming(make_record(), offset=1)])
+    await until(lambda: world.subscriber.committed == {ZERO: 2})
+    assert world.session._jobs == {}
+
+
+async def test_what_ends_after_its_partition_went_does_not_disturb_the_same_record_read_again(
+    world: World, make_record: Any, incoming: Any, publisher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.session.DRAIN_S", 0.01)
+    gates = {"publish": asyncio.Event(), "deliver": asyncio.Event()}
+    calls: list[str] = []
+    publish, deliver = world.session._deliverer.publish, world.session._deliverer.deliver
+
+    async def slow_publish(job: Any, command: Any) -> None:
+        calls.append("publish")
+        await gates["publish"].wait()
+        await publish(job, command)
+
+    async def slow_deliver(job: Any, command: Any) -> Any:
+        calls.append("deliver")
+        if calls.count("deliver") > 1:
+            await gates["deliver"].wait()
+        return await deliver(job, command)
+
+    monkeypatch.setattr(world.session._deliverer, "publish", slow_publish)
+    monkeypatch.setattr(world.session._deliverer, "deliver", slow_deliver)
+    record = incoming(make_record())
+    world.start()
+    world.subscriber.batches.put_nowait([record])
+    await until(lambda: calls == ["deliver", "publish"])
+    await world.subscriber.revoke()
+    await world.subscriber.assign(ZERO)
+    world.subscriber.batches.put_nowait([record])
+    await until(lambda: calls == ["deliver", "publish", "deliver"])
+    gates["publish"].set()
+    await until(lambda: bool(publisher.published))
+    gates["deliver"].set()
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
