@@ -46,6 +46,17 @@ def test_a_signal_asks_the_process_to_stop_in_order(name: str) -> None:
     assert log[-1]["event"] == "process_stopped"
 
 
+@pytest.mark.parametrize(("body", "wanted"), [("pass", 0), ("raise ConfigurationError('x')", EXIT_CONFIGURATION)])
+def test_a_full_disk_under_the_log_changes_nothing_about_how_a_process_ends(body: str, wanted: int) -> None:
+    program = (
+        "import sys\nfrom broker.runtime import run_process\nfrom schemas.errors import ConfigurationError\n"
+        f"async def main(stop):\n    {body}\nsys.exit(run_process('prove', main))"
+    )
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full, timeout=30, check=False)
+    assert done.returncode == wanted
+
+
 def test_a_wrong_setting_has_an_exit_code_of_its_own_and_says_what_it_is() -> None:
     code, log, error = run("raise ConfigurationError('FORMIDLER_X mangler')")
     assert code == EXIT_CONFIGURATION
