@@ -104,5 +104,7 @@ def mapped() -> Generator[None]:
         raise from_aiokafka(error) from error
     except KafkaException as error:
         raise from_confluent(error.args[0]) from error
+    except UnicodeDecodeError as error:  # a header's name that broker.kafka.lenient could not mend; it quotes the bytes
+        raise TransportError("Kafka ga en melding som klienten ikke kan lese") from error
     except (TimeoutError, OSError) as error:
         raise BrokerUnavailableError(f"Kafka svarer ikke ({type(error).__name__})") from error

@@ -59,3 +59,9 @@ def test_errors_of_our_own_and_mistakes_pass_through() -> None:
         with pytest.raises(type(error)) as raised, mapped():
             raise error
         assert raised.value is error
+
+
+def test_a_record_that_the_client_cannot_read_is_an_error_of_ours() -> None:
+    with pytest.raises(TransportError) as caught, mapped():
+        b"\xff".decode()
+    assert not caught.value.retriable
