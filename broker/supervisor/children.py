@@ -59,14 +59,14 @@ class Child:
         log: File that its output is appended to.
 
     Attributes:
-        instance: Random; the child repeats it on ``/isready``, so that no stranger on its port passes for it.
+        instance: Random for each life; the child repeats it on ``/isready``, so that no stranger on its port passes for it.
         restarts: How many times it has been started again.
     """
 
     def __init__(self, name: str, module: str, environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.restarts = 0
-        self.instance = secrets.token_hex(8)
+        self.instance = ""
         self._module = module
         self._environment = environment
         self._log = log
@@ -130,6 +130,7 @@ class Child:
         async with self._starting:
             if self._stopping.is_set():
                 return None
+            self.instance = secrets.token_hex(8)
             with open_private(self._log) as output:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,

@@ -110,6 +110,14 @@ async def test_a_child_that_dies_is_started_again(start: Any) -> None:
     assert {line["exit_code"] for line in logs if line["event"] == "child_ended"} == {9}
 
 
+async def test_each_life_of_a_child_has_an_id_of_its_own(start: Any) -> None:
+    child, _, log = start("import os\nprint(os.environ['FORMIDLER_INSTANS'], flush=True)\nos._exit(9)\n")
+    await until(lambda: child.restarts >= 3)
+    seen = log.read_text().split()
+    assert len(seen) == len(set(seen)) >= 3
+    assert child.instance
+
+
 async def test_a_child_that_is_killed_is_started_again(start: Any) -> None:
     child, _, _ = start("import signal\nsignal.pause()\n")
     await until(lambda: child.pid)
