@@ -16,7 +16,7 @@ from producers.demo.verdict import Check
 
 _STATUSES: Final = ("", "AKSEPTERT", "SENDT", "MOTTATT", "UNDER_BEHANDLING", "FERDIGBEHANDLET")
 _HEADINGS: Final = ("på vei inn", "akseptert", "sendt", "mottatt", "under behandling", "ferdig behandlet")
-_SHORT: Final = dict(zip(_STATUSES, _HEADINGS, strict=True))
+_SHORT: Final[dict[str, str]] = dict(zip(_STATUSES, _HEADINGS, strict=True))
 _WIDE: Final = 140
 """Columns for the tables where no terminal says how many there are, so that a row stays on its line in a log."""
 _COLOURS: Final = {"FERDIGBEHANDLET": "green", "SENDT": "yellow", "": "dim"}
