@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -58,6 +59,7 @@ from schemas.records import (
     DeadLetterRecord,
     HendelseRecord,
     KatalogRecord,
+    KvitteringRecord,
     Sertifikat,
     StatusRecord,
     TransportRecord,
@@ -386,6 +388,33 @@ async def test_a_forged_kvittering_becomes_a_dead_letter_and_the_status_stays(wo
         assert shown["kvitteringer"] == []
         await world.kvittering(soknad, "MOTTATT")
         await process.status(world, soknad, "MOTTATT")
+
+
+@pytest.mark.kafka
+async def test_a_record_filled_with_headers_or_nested_without_end_stops_nothing(world: World, tmp_path: Path) -> None:
+    soknad, topic = Soknad(), kvittering_topic(world.oslo.number)
+    deep = base64.urlsafe_b64encode(b"[" * 45_000).rstrip(b"=").decode()
+    nested = KvitteringRecord(
+        kvittering_id=Uuid.new(),
+        digisos_id=soknad.digisos_id,
+        melding_id=soknad.melding_id,
+        kommunenummer=world.oslo.number,
+        status="MOTTATT",
+        tidspunkt=now(),
+        jws=f"{deep}.e30.AA",
+    )
+    async with running(world, tmp_path / "k.sqlite", world.oslo) as process:
+        await world.transport(soknad, "AKSEPTERT")
+        filled = Outgoing(topic, soknad.digisos_id.encode(), b"rot", (("h", bytes(1_000_000)),))
+        await world.publisher.publish(filled)
+        await world.put(topic, soknad.digisos_id, encode(nested))
+        for kode in ("kontrakt.ukjent-skjema", "kvittering.signatur"):
+            await world.latest(
+                KVITTERING_DLQ, soknad.digisos_id, lambda value, kode=kode: decode(DeadLetterRecord, value).kode == kode
+            )
+        await world.kvittering(soknad, "MOTTATT")
+        await process.status(world, soknad, "MOTTATT")
+        assert process.health.problems() == {}
 
 
 @pytest.mark.kafka
