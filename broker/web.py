@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 
 from broker.body_limit import MAX_BODY_BYTES, BodyLimit, BodyTooLarge
 from broker.http_guard import GuardedProtocol
+from broker.http_timer import RequestTimer, route_of
 from broker.log import get_logger
 from broker.runtime import INSTANCE_ENV, INSTANCE_HEADER
 from schemas.errors import ConfigurationError, ContractError, CryptoError, MeldingsformidlerError
@@ -94,13 +95,14 @@ def error_response(request: Request, error: FiksError, error_id: str | None = No
 def install_fiks_errors(app: FastAPI, *, large_bodies: Callable[[Scope], bool] | None = None) -> None:
     """Answer every failure of ``app`` with Fiks' error object; what we did not foresee is logged and told as a 500.
 
-    A body of more than ``MAX_BODY_BYTES`` is such a failure (413), before any of it is parsed.
+    A body of more than ``MAX_BODY_BYTES`` is such a failure (413), before any of it is parsed. Each request is timed.
 
     Args:
         app: Whose failures.
         large_bodies: Says for which requests there is no such limit, because their route limits them by itself.
     """
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES, exempt=large_bodies)
+    app.add_middleware(RequestTimer)  # outermost: it measures what the caller waits for
 
     @app.exception_handler(FiksError)
     async def fiks(request: Request, error: FiksError) -> JSONResponse:
@@ -131,12 +133,6 @@ def install_fiks_errors(app: FastAPI, *, large_bodies: Callable[[Scope], bool] |
         return error_response(request, FiksError(500, "uventet feil; oppgi errorId til drift"), error_id)
 
     _ = fiks, http, validation, ours, unforeseen
-
-
-def route_of(request: Request) -> str:
-    """Return the route's template (``/soknader/{id}``), which unlike the path is fit for logs and metric labels."""
-    route = request.scope.get("route")
-    return str(getattr(route, "path", "ukjent"))
 
 
 class Health:

@@ -12,7 +12,6 @@ Source: Fiks Digisos send API v1.
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -21,8 +20,7 @@ from fastapi import APIRouter, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-from broker.web import FiksError, error_response, health_router, install_fiks_errors, route_of
-from producers import metrics
+from broker.web import FiksError, error_response, health_router, install_fiks_errors
 from producers.envelopes import WINDOW
 from producers.library import LIGHT_BYTES, TOO_MANY_FAILURES
 from producers.multipart import MultipartReader
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from cryptography import x509
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from broker.katalog import Katalog
     from broker.tokens import TokenVerifier
@@ -51,9 +48,6 @@ TOTAL_S: Final = 300.0
 """So long may a whole body take: 150 MiB at 4 Mbit/s. A place is not held for longer."""
 RETRY_AFTER_S: Final = {BUSY: 5, TOO_MANY_FAILURES: int(WINDOW.total_seconds())}
 """When to come back, by the reason of a refusal."""
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_OTHER_METHOD: Final = "_OTHER"
-"""As OpenTelemetry calls a method that is not known: a client may invent any."""
 
 
 def create_app(
@@ -85,7 +79,6 @@ def create_app(
     app.include_router(health_router(health))
     app.include_router(intake_router(producer, tokens, certificate))
     app.include_router(package_router(tokens, katalog, producer.outbox, producer.dokumentlager))
-    app.add_middleware(RequestTimer)
     return app
 
 
@@ -150,33 +143,3 @@ async def batches(
         raise RefusedError(400, "sendingen ble avbrutt før den var hel; send på nytt", reason="avbrutt") from None
     if gathered:
         yield b"".join(gathered)
-
-
-class RequestTimer:
-    """ASGI middleware that measures each request by its route's template."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and note how long it took."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        finally:
-            route = route_of(Request(scope))
-            method = scope["method"] if scope["method"] in _METHODS else _OTHER_METHOD
-            metrics.REQUEST_SECONDS.labels(method=method, route=route, status=str(status)).observe(
-                time.perf_counter() - started
-            )

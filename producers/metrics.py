@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from broker.metrics import OUTBOX_MESSAGES as OUTBOX_MESSAGES  # noqa: PLC0414  # offered here like the others
 
@@ -25,7 +25,4 @@ PACKAGES_UNKNOWN: Final = Gauge(
 )
 PACKAGES_FETCHED: Final = Counter(
     "fiks_packages_fetched_total", "Requests for a package in the dokumentlager.", ["status"]
-)
-REQUEST_SECONDS: Final = Histogram(
-    "http_server_request_duration_seconds", "Duration of HTTP requests.", ["method", "route", "status"]
 )

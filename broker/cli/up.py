@@ -122,10 +122,14 @@ def _show(started: Running, *, as_json: bool) -> None:
         print_json(document)
         return
     state = "[bold yellow]Delvis oppe.[/]" if started.not_ready else "[bold green]Oppe.[/]"
-    console.print(f"\n{state} Data i {document['mappe']}\n  Kafka            {started.kafka.bootstrap}")
+    console.print(f"\n{state} Data i {document['mappe']}\n  {'Kafka':22} {started.kafka.bootstrap}")
+    number = started.layout.setup.kommuner()[0]
     for name, address in addresses.items():
-        console.print(f"  {name:16} {address}" + ("  [yellow]ikke klar[/]" if name in started.not_ready else ""))
-    console.print("\nPrøv: formidler soknad send soknad.json soknad.pdf --kommune 0301 --ref abc-1\nCtrl-C stopper.")
+        console.print(f"  {name:22} {address}" + ("  [yellow]ikke klar[/]" if name in started.not_ready else ""))
+    console.print(
+        f"\nPrøv: formidler soknad eksempel --mappe eksempel --kommune {number}\n"
+        f"      formidler soknad send eksempel/* --kommune {number} --ref abc-1\nCtrl-C stopper."
+    )
 
 
 def _silent(_: str) -> None:
