@@ -53,6 +53,13 @@ class Fagsystem:
             and _json(folder / "svar.json").get("status") != "AVVIST"
         ]
 
+    def offices(self, journey: Journey) -> list[str | None]:
+        """Return the NAV office that each delivery of this søknad was handed over for."""
+        told = (_json(folder / "leveranse.json") for folder in self._deliveries())
+        return [
+            leveranse["enhetsnummer"] for leveranse in told if leveranse.get("navEksternRefId") == journey.planned.ref
+        ]
+
     def _deliveries(self) -> Iterator[Path]:
         """Yield the folder of each delivery: of the fagsystem that speaks HTTP, and of the one that takes folders."""
         for pattern in ("http/*/soknader/*", "mapper/*/inn/*", "mapper/*/arkiv/*"):

@@ -17,7 +17,8 @@ from broker.supervisor.bootstrap import FILEDROP_CONNECTOR, HTTP_CONNECTOR
 from broker.supervisor.layout import ConnectorSetup
 from schemas.errors import ConfigurationError
 from schemas.examples import Kind, make_jpeg, make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
-from schemas.names import Fodselsnummer, Kommunenummer, NavEksternRefId
+from schemas.names import Enhetsnummer, Fodselsnummer, Kommunenummer, NavEksternRefId
+from schemas.soknad_json import parse_soknad
 
 MARKER: Final = b"DEMO-KLARTEKST-SOM-INGEN-SKAL-SE"
 """Stands in every document of the day, so that one search finds any plaintext that got out."""
@@ -65,6 +66,7 @@ class PlannedSoknad:
 
     Attributes:
         ref: Its navEksternRefId.
+        enhetsnummer: The receiving NAV office: in Oslo, Bergen and Trondheim the bydel's.
         kind: ``kort``, ``standard`` or ``vedlegg``.
         person: Whose it is; made up.
         soknad_json: UTF-8.
@@ -74,6 +76,7 @@ class PlannedSoknad:
 
     ref: NavEksternRefId
     kommunenummer: Kommunenummer
+    enhetsnummer: Enhetsnummer | None
     kind: Literal["kort", "standard", "vedlegg"]
     role: Role
     person: Fodselsnummer = field(repr=False)
@@ -157,7 +160,9 @@ def _soknad(rng: Random, index: int, role: Role, kommunenummer: Kommunenummer, n
     )
     documents = (_marked(Document("Soknad.pdf", PDF, make_pdf(rng, 40_000))), *extras)
     ref = NavEksternRefId(f"demo-{index:03d}-{rng.getrandbits(32):08x}")
-    return PlannedSoknad(ref, kommunenummer, kind, role, person, soknad, sheet, documents)
+    return PlannedSoknad(
+        ref, kommunenummer, parse_soknad(soknad).enhetsnummer(), kind, role, person, soknad, sheet, documents
+    )
 
 
 def _extra(rng: Random, extra: tuple[str, str, str, str], *, large: bool) -> Document:

@@ -30,6 +30,7 @@ from schemas.names import Kommunenummer
 from schemas.records import DeadLetterRecord, SoknadRecord
 
 SENT = "SENDT"
+OSLO = "0301"
 _SCANNED = ("kafka", "data", "dokumentlager", "logg")
 
 
@@ -70,6 +71,7 @@ async def judge(
     return [
         check_statuses(journeys),
         check_files(journeys, {j.planned.ref: fagsystem.received(j) for j in journeys}),
+        check_offices(journeys, {j.planned.ref: fagsystem.offices(j) for j in journeys}),
         check_duplicate(journeys),
         check_down(seen_while_down, journeys, day),
         check_refused(journeys),
@@ -102,6 +104,15 @@ def check_files(journeys: Sequence[Journey], received: Mapping[str, Sequence[Map
             wrong.append(journey.planned.ref)
     seen = f"{files} filer hos fagsystemene, sammenlignet på SHA-256"
     return Check("hver fil hos fagsystemet er lik den som ble sendt, én gang", not wrong, seen + _listed(wrong))
+
+
+def check_offices(journeys: Sequence[Journey], offices: Mapping[str, Sequence[str | None]]) -> Check:
+    """Each søknad is handed over for the office that it was sent to, which is how a bydel gets its own."""
+    wrong = [j.planned.ref for j in journeys if set(offices[j.planned.ref]) - {j.planned.enhetsnummer}]
+    reached = {office for found in offices.values() for office in found if office}
+    in_oslo = {j.planned.enhetsnummer for j in journeys if j.planned.kommunenummer == OSLO} & reached
+    seen = f"{len(reached)} kontorer, {len(in_oslo)} av dem bydeler i Oslo"
+    return Check("hver søknad kom til sitt eget NAV-kontor", bool(reached) and not wrong, seen + _listed(wrong))
 
 
 def check_duplicate(journeys: Sequence[Journey]) -> Check:

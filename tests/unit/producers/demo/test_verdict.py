@@ -98,6 +98,7 @@ def test_a_day_that_went_well_is_judged_well() -> None:
     checks = [
         verdict.check_statuses(journeys),
         verdict.check_files(journeys, make_received(journeys)),
+        verdict.check_offices(journeys, {j.planned.ref: [j.planned.enhetsnummer] for j in journeys}),
         verdict.check_duplicate(journeys),
         verdict.check_down(["SENDT", "SENDT"], journeys, day),
         verdict.check_refused(journeys),
@@ -183,3 +184,15 @@ def test_a_soknad_that_lies_twice_on_its_topic_is_seen() -> None:
 
 def test_plaintext_anywhere_is_seen() -> None:
     assert not verdict.check_scan(Scan(1, 1, 1, ("kafka/x.log: navn",))).holds
+
+
+def test_a_soknad_at_another_office_is_seen() -> None:
+    journeys = make_journeys(make_day())
+    offices: dict[str, list[str | None]] = {j.planned.ref: [j.planned.enhetsnummer] for j in journeys}
+    offices[journeys[3].planned.ref] = ["9999"]
+    assert not verdict.check_offices(journeys, offices).holds
+
+
+def test_offices_that_nobody_was_handed_over_for_are_no_proof() -> None:
+    journeys = make_journeys(make_day())
+    assert not verdict.check_offices(journeys, {j.planned.ref: [] for j in journeys}).holds
