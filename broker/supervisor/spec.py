@@ -24,7 +24,7 @@ class ProcessSpec:
     Attributes:
         name: Unique; also its address's name in the layout, its log's, and its database's.
         module: Started as ``python -m <module>``.
-        order: Begun in ascending order, side by side; stopped in descending order, one after the other.
+        order: Begun in ascending order, side by side; stopped in descending order, those of one order side by side.
         environment: Its settings, from the layout. Only the ``FORMIDLER_*`` variables named here reach it.
     """
 

@@ -63,6 +63,7 @@ class Running:
         self.children: dict[str, Child] = {}
         self.not_ready: dict[str, str] = {}
         self._strict = strict
+        self._orders: dict[str, int] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._tasks = tasks
         self._report = report
@@ -77,6 +78,7 @@ class Running:
         self._report(f"starter {spec.name}")
         child = Child(spec.name, spec.module, spec.environment(self.layout), self.layout.log(spec.name))
         self.children[spec.name] = child
+        self._orders[spec.name] = spec.order
         self._watchers[spec.name] = self._tasks.create_task(child.run())
         try:
             await self._wait_until_ready(child)
@@ -110,6 +112,12 @@ class Running:
         if child is not None:
             await child.stop()
             await asyncio.wait([self._watchers.pop(name)])
+
+    async def stop_all(self) -> None:
+        """Stop every process: those of the highest order first, those of one order side by side."""
+        for order in sorted({self._orders[name] for name in self.children}, reverse=True):
+            names = [name for name in self.children if self._orders[name] == order]
+            await asyncio.gather(*(self.stop(name) for name in names))
 
     async def _wait_until_ready(self, child: Child) -> None:
         deadline = asyncio.get_running_loop().time() + READY_WITHIN_S
@@ -171,8 +179,7 @@ async def running(
                 yield up
             finally:
                 report("stopper")
-                for name in reversed(list(up.children)):
-                    await up.stop(name)
+                await up.stop_all()
 
 
 def _only_one(layout: Layout) -> AbstractContextManager[object]:
