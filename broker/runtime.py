@@ -10,13 +10,15 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from broker.log import configure_logging, get_logger
 from schemas.errors import ConfigurationError, MeldingsformidlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+
+T = TypeVar("T")
 
 SUPERVISED_ENV: Final = "FORMIDLER_OVERVAKET_AV"
 """The supervisor's pid, in the environment of its children."""
@@ -62,6 +64,21 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 def first_of_ours(error: BaseException) -> MeldingsformidlerError | None:
     """Return the first error of our own in ``error``, or None."""
     return next((leaf for leaf in leaves(error) if isinstance(leaf, MeldingsformidlerError)), None)
+
+
+def run_command(main: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine of a command, and raise an error of ours as it is, not as the group that task groups made of it.
+
+    Raises:
+        MeldingsformidlerError: The first of ours, whatever it was wrapped in.
+    """
+    try:
+        return asyncio.run(main)
+    except BaseExceptionGroup as group:
+        first = first_of_ours(group)
+        if first is None:
+            raise
+        raise first from None
 
 
 def _report(name: str, error: Exception) -> int:

@@ -18,7 +18,7 @@ from broker.clock import system_clock
 from broker.files import open_private
 from broker.kafka.settings import KafkaSettings
 from broker.log import configure_logging
-from broker.runtime import first_of_ours
+from broker.runtime import run_command
 from broker.supervisor.bootstrap import DEFAULT_KOMMUNER, bootstrap, choose_connectors
 from broker.supervisor.layout import Layout
 from broker.supervisor.up import Running, running
@@ -54,13 +54,7 @@ def up(
     layout = open_layout(data, kommuner, report)
     with open_private(layout.log("up")) as log:
         configure_logging("up", stream=log)
-        try:
-            asyncio.run(_run(layout, external_kafka(kafka), report, as_json=as_json))
-        except BaseExceptionGroup as group:
-            first = first_of_ours(group)
-            if first is None:
-                raise
-            raise first from None
+        run_command(_run(layout, external_kafka(kafka), report, as_json=as_json))
 
 
 def open_layout(data: Path, kommuner: str | None, report: Callable[[str], None]) -> Layout:

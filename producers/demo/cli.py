@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from broker.cli.options import JsonOption
 from broker.cli.output import EXIT_OK, EXIT_REFUSED, print_json
 from broker.clock import system_clock
 from broker.log import configure_logging
-from broker.runtime import first_of_ours
+from broker.runtime import run_command
 from broker.supervisor.bootstrap import DEFAULT_KOMMUNER, bootstrap, check_kommuner
 from broker.supervisor.layout import Layout
 from broker.supervisor.up import Running, running
@@ -62,13 +61,7 @@ def demo(
     day = plan_day(seed, soknader, numbers, system_clock())
     place = nullcontext(str(data)) if data else tempfile.TemporaryDirectory(prefix="formidler-demo-")
     with place as folder:
-        try:
-            holds = asyncio.run(_demo(day, Path(folder), as_json=as_json))
-        except BaseExceptionGroup as group:
-            first = first_of_ours(group)
-            if first is None:
-                raise
-            raise first from None
+        holds = run_command(_demo(day, Path(folder), as_json=as_json))
     raise typer.Exit(EXIT_OK if holds else EXIT_REFUSED)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from broker.runtime import EXIT_CONFIGURATION, EXIT_FAILED, SUPERVISED_ENV, first_of_ours, leaves
+from broker.runtime import EXIT_CONFIGURATION, EXIT_FAILED, SUPERVISED_ENV, first_of_ours, leaves, run_command
 from schemas.errors import BrokerUnavailableError, ConfigurationError
 
 
@@ -130,3 +130,26 @@ def test_the_first_error_of_ours_is_found_in_a_nested_group() -> None:
     assert first_of_ours(group) is ours
     assert [type(leaf) for leaf in leaves(group)] == [ValueError, KeyError, ConfigurationError]
     assert first_of_ours(ValueError()) is None
+
+
+def test_a_command_raises_our_error_without_the_group_around_it() -> None:
+    async def main() -> None:
+        raise ExceptionGroup("utenfor", [ExceptionGroup("innenfor", [ConfigurationError("feil port")])])
+
+    with pytest.raises(ConfigurationError, match="feil port"):
+        run_command(main())
+
+
+def test_a_command_raises_a_group_without_an_error_of_ours_as_it_is() -> None:
+    async def main() -> None:
+        raise ExceptionGroup("utenfor", [ValueError()])
+
+    with pytest.raises(ExceptionGroup):
+        run_command(main())
+
+
+def test_a_command_returns_what_it_came_to() -> None:
+    async def main() -> int:
+        return 7
+
+    assert run_command(main()) == 7
