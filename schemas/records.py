@@ -30,7 +30,13 @@ from schemas.names import (
 SOKNAD: Final = "SOKNAD"
 ETTERSENDELSE: Final = "ETTERSENDELSE"
 
+TILBAKEKALL: Final = "TILBAKEKALL"
+"""A SoknadRecord of this type withdraws the message with its ``melding_id``: it carries no package of its own, only the digest of the
+one that it withdraws."""
+
 KANAL_KAFKA: Final = "KAFKA"
+KANAL_SVARINN: Final = "SVARINN"
+KANAL_PRINT: Final = "PRINT"
 PARTITIONS_PER_KOMMUNE: Final = 2
 """How many each of a kommune's topics has, unless the katalog says another number when the kommune is created."""
 
@@ -39,6 +45,22 @@ BRUK_KVITTERING: Final = "KVITTERING"
 
 TRANSPORT_AKSEPTERT: Final = "AKSEPTERT"
 TRANSPORT_SENDT: Final = "SENDT"
+TRANSPORT_BEKREFTET: Final = "BEKREFTET"
+TRANSPORT_TTL_TIDSAVBRUDD: Final = "TTL_TIDSAVBRUDD"
+"""The watch: no answer on ``kanal`` in time. The message is withdrawn from it, and the next channel takes over."""
+TRANSPORT_MAX_RETRIESAVBRUDD: Final = "MAX_RETRIESAVBRUDD"
+"""The watch: the deadline passed while the message was rejected or a dead letter on ``kanal``; otherwise as TTL_TIDSAVBRUDD."""
+TRANSPORT_IKKE_SENDT: Final = "IKKE_SENDT"
+"""A channel could not take the message, or there is no channel left."""
+TRANSPORT_SVARUT_FEIL: Final = "SVARUT_FEIL"
+TRANSPORT_STOPPET: Final = "STOPPET"
+"""A person stopped it; terminal for transport."""
+TRANSPORT_OMFORSEGLET: Final = "OMFORSEGLET"
+"""The package was sealed anew, from the sender's copy: ``sha256`` is its digest from now on, beside the former ones."""
+TRANSPORT_TILBAKEKALT: Final = "TILBAKEKALT"
+"""A person recalled it."""
+TRANSPORT_UTSKREVET: Final = "UTSKREVET"
+"""The print channel's closing receipt: printed and handed over. The citizen sees it as sent on paper, never as mottatt."""
 
 HENDELSE_DIGISOS_SOKER: Final = "no.nav.digisos.digisos.soker.v1"
 
@@ -76,6 +98,9 @@ class SoknadRecord(Package):
     hastegrad: Literal["VANLIG", "NODHJELP"] = "VANLIG"
     innsendt: AwareDatetime
     avsender: Organisasjonsnummer
+    gyldig_til: AwareDatetime | None = None
+    avsenderversjon: str | None = None
+    skjemaversjon: str | None = None
 
     def forsendelse(self) -> Forsendelse:
         """Return what the package's own ``forsendelse.json`` must say."""
@@ -180,6 +205,7 @@ class Sertifikat(WireModel):
     pem: str = Field(repr=False)
     gyldig_fra: AwareDatetime
     gyldig_til: AwareDatetime
+    tilbakekalt: AwareDatetime | None = None
 
 
 class Enhet(WireModel):
@@ -207,6 +233,14 @@ class KatalogRecord(Record):
     sertifikater: tuple[Sertifikat, ...] = ()
     enheter: tuple[Enhet, ...] = ()
     endret: AwareDatetime
+    kanaler: tuple[str, ...] = ()
+    frist_bekreftet_s: int | None = None
+    frist_mottatt_s: int | None = None
+    postadresse: tuple[str, ...] = ()
+
+    def channels(self) -> tuple[str, ...]:
+        """Return the channels in the order in which they are tried."""
+        return self.kanaler or (self.kanal, *((KANAL_PRINT,) if self.kanal != KANAL_PRINT else ()))
 
 
 class StatusRecord(Record):
@@ -251,6 +285,8 @@ class RevisjonRecord(Record):
     tidspunkt: AwareDatetime
     begrunnelse: str | None = None
     forrige: Sha256 | None = None
+    detaljer: dict[str, str] = Field(default_factory=dict[str, str])
+    signatur: str | None = Field(default=None, repr=False)
 
 
 RECORD_TYPES: Final[dict[str, type[Record]]] = {

@@ -57,6 +57,9 @@ SCHEMAS: Final = (
     RegisteredSchema(6, "status", 1),
     RegisteredSchema(7, "transport", 1),
     RegisteredSchema(8, "revisjon", 1),
+    RegisteredSchema(9, "soknad", 2),
+    RegisteredSchema(10, "katalog", 2),
+    RegisteredSchema(11, "revisjon", 2),
 )
 
 _BY_ID: Final = {schema.id: schema for schema in SCHEMAS}

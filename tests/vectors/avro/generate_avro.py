@@ -70,6 +70,9 @@ def records() -> dict[str, Record]:
             sha256=SHA,
             storrelse=4,
             pakke=b"\x30\x80\x00\x00",
+            gyldig_til=NOW,
+            avsenderversjon="soknad-api 2026.11",
+            skjemaversjon="1.0.11",
         ),
         "kvittering": KvitteringRecord(
             kvittering_id=OTHER_ID,
@@ -120,9 +123,17 @@ def records() -> dict[str, Record]:
             kan_oppdatere_status=False,
             har_midlertidig_deaktivert_mottak=True,
             partisjoner=4,
-            sertifikater=(Sertifikat(nokkel_id=KEY_ID, bruk="KRYPTERING", pem="PEM", gyldig_fra=NOW, gyldig_til=NOW),),
+            sertifikater=(
+                Sertifikat(
+                    nokkel_id=KEY_ID, bruk="KRYPTERING", pem="PEM", gyldig_fra=NOW, gyldig_til=NOW, tilbakekalt=NOW
+                ),
+            ),
             enheter=(Enhet(enhetsnummer=Enhetsnummer("0312"), navn="NAV Frogner"),),
             endret=NOW,
+            kanaler=("KAFKA", "PRINT"),
+            frist_bekreftet_s=86400,
+            frist_mottatt_s=172800,
+            postadresse=("NAV Frogner", "Postboks 1", "0301 Oslo"),
         ),
         "status": StatusRecord(digisos_id=DIGISOS_ID, kommunenummer=KNR, status="MOTTATT", oppdatert=NOW, kode="k"),
         "transport": TransportRecord(
@@ -145,6 +156,8 @@ def records() -> dict[str, Record]:
             tidspunkt=NOW,
             begrunnelse="bytte av nøkkel",
             forrige=SHA,
+            detaljer={"antall": "3"},
+            signatur="e30.e30.AA",
         ),
     }
 

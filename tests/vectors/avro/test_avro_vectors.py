@@ -36,12 +36,23 @@ def test_every_released_version_has_a_vector() -> None:
     assert {path.stem for path in VECTORS} == {f"{schema.kind}.v{schema.version}" for schema in SCHEMAS}
 
 
+def _as_far_as(meant: Any, found: Any) -> Any:
+    """Return ``found`` without the fields that ``meant`` does not name, also within lists."""
+    match meant, found:
+        case dict(), dict():
+            return {name: _as_far_as(meant[name], found[name]) for name in meant}
+        case list(), list() if len(meant) == len(found):
+            return [_as_far_as(*pair) for pair in zip(meant, found, strict=True)]
+        case _:
+            return found
+
+
 @pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
 def test_old_bytes_mean_what_they_meant(path: Path, generator: ModuleType) -> None:
     kind = path.stem.split(".")[0]
     meant = json.loads(path.with_suffix(".json").read_text("utf-8"))
     found = json.loads(generator.expected(decode(RECORD_TYPES[kind], path.read_bytes())))
-    assert {name: found[name] for name in meant} == meant  # a newer model may know more fields
+    assert _as_far_as(meant, found) == meant  # a newer model may know more fields
 
 
 @pytest.mark.parametrize("kind", RECORD_TYPES)
