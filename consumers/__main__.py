@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.kafka.settings import KafkaSettings
+from broker.process_clock import process_clock
 from broker.runtime import run_process
 from consumers.app import run
 from consumers.settings import CONFIG_ENV, ConnectorSettings
@@ -22,7 +23,8 @@ async def main(stop: asyncio.Event) -> None:
     path = os.environ.get(CONFIG_ENV)
     if not path:
         raise ConfigurationError(f"{CONFIG_ENV} skal være stien til konnektorens oppsett (YAML)")
-    await run(ConnectorSettings.load(Path(path)), KafkaSettings.from_environment(os.environ), stop)
+    clock = process_clock(os.environ)
+    await run(ConnectorSettings.load(Path(path)), KafkaSettings.from_environment(os.environ), stop, clock=clock)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from broker.clock import system_clock
 from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import KafkaTail, read_from_start
 from broker.katalog import Katalog, KatalogFollower
+from broker.process_clock import process_clock
 from broker.routing import KATALOG
 from broker.runtime import run_process
 from broker.settings import load_settings
@@ -44,6 +44,7 @@ async def main(stop: asyncio.Event) -> None:
     kafka = KafkaSettings.from_environment(os.environ)
     eier_key = load_secret(settings.eier_key, MIN_EIER_KEY_BYTES)
     keys = KeyRing.load(*settings.innsyn_keys)
+    clock = process_clock(os.environ)
     katalog, hub, health = Katalog(), Hub(), Health()
     katalog_follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
 
@@ -60,7 +61,7 @@ async def main(stop: asyncio.Event) -> None:
             kafka, client_id=CLIENT_ID
         )  # connects by itself: the status is shown without Kafka too
         leaving.push_async_callback(publisher.stop)
-        applier = Applier(katalog=katalog, store=store, keys=keys, hub=hub, clock=system_clock)
+        applier = Applier(katalog=katalog, store=store, keys=keys, hub=hub, clock=clock)
         follower = Follower(
             katalog=katalog, changed=katalog_follower.changed, open_tail=open_tail, store=store, applier=applier
         )
@@ -69,7 +70,8 @@ async def main(stop: asyncio.Event) -> None:
         health.add_check("emner", follower.problem)
         health.add_check("lager", applier.problem)
         health.add_check("utboks", outbox.problem)
-        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
+        health.add_check("klokke", clock.problem)
+        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
         innsyn = Innsyn(
             store, hub, tokens, eier_key, katalog, settings.avsendere, settings.heartbeat_s, settings.max_stream_s
         )
@@ -77,7 +79,7 @@ async def main(stop: asyncio.Event) -> None:
             tasks.create_task(katalog_follower.run()),
             tasks.create_task(follower.run(katalog_follower.caught_up)),
             tasks.create_task(outbox.run()),
-            tasks.create_task(watch_figures(store, system_clock)),
+            tasks.create_task(watch_figures(store, clock)),
         ]
         serving = tasks.create_task(serve(create_app(innsyn, health), settings.host, settings.port, stop))
         await stop.wait()

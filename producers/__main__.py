@@ -10,12 +10,12 @@ from contextlib import suppress
 
 import httpx
 
-from broker.clock import system_clock
 from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import read_from_start
 from broker.katalog import Katalog, KatalogFollower
 from broker.log import get_logger
+from broker.process_clock import process_clock
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
 from broker.runtime import run_process
 from broker.settings import load_settings
@@ -40,6 +40,7 @@ async def main(stop: asyncio.Event) -> None:
     """Take søknader in and publish them, until ``stop``."""
     settings = load_settings(ProducersSettings)
     kafka = KafkaSettings.from_environment(os.environ)
+    clock = process_clock(os.environ)
     katalog = Katalog()
     follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
     publisher = KafkaPublisher(kafka, client_id="producers")
@@ -55,15 +56,16 @@ async def main(stop: asyncio.Event) -> None:
             keys=_keys(settings),
             limits=settings.limits(),
             clear_files=settings.allow_clear_files,
-            clock=system_clock,
+            clock=clock,
             places=Places(settings.max_concurrent, settings.max_per_person),
         )
-        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), system_clock)
-        relay = Relay(outbox, publisher, system_clock)
+        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
+        relay = Relay(outbox, publisher, clock)
         health = Health()
         health.add_check("katalog", follower.problem)
         health.add_check("kafka", relay.problem)
         health.add_check("plasser", producer.places.problem)
+        health.add_check("klokke", clock.problem)
         app = create_app(
             producer=producer,
             tokens=tokens,

@@ -23,8 +23,8 @@ import typer
 
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
-from broker.clock import system_clock
 from broker.issuer import SENDER_CLIENT_ID, load_issuer_key
+from broker.process_clock import ProcessClock
 from broker.supervisor.layout import Layout
 from broker.tokens import ClientTokens
 from crypto.certificates import load_certificate
@@ -245,7 +245,7 @@ async def _sender_token(http: httpx.AsyncClient, layout: Layout) -> str:
         key=load_issuer_key(layout.key("avsender")),
         certificate=load_certificate(layout.certificate("avsender")),
         http=http,
-        clock=system_clock,
+        clock=ProcessClock(layout.clock),
     )
     try:
         return await tokens.access_token()

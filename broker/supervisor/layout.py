@@ -3,6 +3,7 @@
 ::
 
     oppsett.json            what was chosen once: kommuner, connectors, ports
+    klokke.json             how far the set-up's time is ahead of the machine's (`formidler tid`)
     katalog.yaml            the katalog, for people to edit
     nokler/                 certificates and private keys (0600), the owner key
     konnektorer/<id>.yaml   one connector process's settings
@@ -170,6 +171,11 @@ class Layout:
     def eier_key(self) -> Path:
         """The central key of the owners' HMAC: 32 random bytes as hex."""
         return self.folder / "nokler" / "eier.key"
+
+    @property
+    def clock(self) -> Path:
+        """How far the set-up's time is ahead of the machine's; not there until somebody moved it."""
+        return self.folder / "klokke.json"
 
     @property
     def katalog(self) -> Path:

@@ -18,6 +18,7 @@ from broker.kafka.admin import KafkaAdmin
 from broker.kafka.settings import KafkaSettings
 from broker.katalog import load_katalog
 from broker.log import get_logger
+from broker.process_clock import CLOCK_ENV
 from broker.runtime import INSTANCE_HEADER
 from broker.supervisor.children import Child
 from broker.supervisor.provisioning import principals, provision, wanted_topics
@@ -76,7 +77,8 @@ class Running:
             BrokerUnavailableError: It is not ready after a minute, and either it is not alive, or this is ``strict``.
         """
         self._report(f"starter {spec.name}")
-        child = Child(spec.name, spec.module, spec.environment(self.layout), self.layout.log(spec.name))
+        environment = {CLOCK_ENV: str(self.layout.clock), **spec.environment(self.layout)}
+        child = Child(spec.name, spec.module, environment, self.layout.log(spec.name))
         self.children[spec.name] = child
         self._orders[spec.name] = spec.order
         self._watchers[spec.name] = self._tasks.create_task(child.run())

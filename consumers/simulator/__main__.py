@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from broker.clock import system_clock
 from broker.log import get_logger
+from broker.process_clock import process_clock
 from broker.runtime import run_process
 from broker.settings import load_settings
 from broker.web import Health, serve
@@ -50,7 +52,7 @@ async def _tick(
 
 async def main(stop: asyncio.Event) -> None:
     """Run the process until ``stop`` is set."""
-    await run(load_settings(FagsystemSettings), stop)
+    await run(load_settings(FagsystemSettings), stop, clock=process_clock(os.environ))
 
 
 if __name__ == "__main__":
