@@ -14,6 +14,7 @@ from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import read_from_start
 from broker.katalog import Katalog, KatalogFollower
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.process_clock import process_clock
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
@@ -48,6 +49,7 @@ async def main(stop: asyncio.Event) -> None:
     async with Database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
         await _sweep(dokumentlager, outbox)
+        crash_point("producers.start.swept")
         producer = Producer(
             katalog=katalog,
             katalog_problem=follower.problem,

@@ -20,6 +20,7 @@ from fastapi import APIRouter, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
+from broker.krasj import crash_point
 from broker.web import FiksError, error_response, health_router, install_fiks_errors
 from producers.envelopes import WINDOW
 from producers.library import LIGHT_BYTES, TOO_MANY_FAILURES
@@ -102,7 +103,9 @@ def intake_router(producer: Producer, tokens: TokenVerifier, certificate: x509.C
             async for batch in batches(request, producer.limits.max_body_bytes):
                 await reception.feed(partial(reader.feed, batch), light=len(batch) <= LIGHT_BYTES)
             reader.close()
-            return await reception.accept()
+            digisos_id = await reception.accept()
+        crash_point("producers.intake.before-answer")
+        return digisos_id
 
     @router.get("/dokumentlager-public-key")
     async def dokumentlager_public_key(authorization: Annotated[str | None, Header()] = None) -> Response:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.files import sync_folder
+from broker.krasj import crash_point
 from schemas.errors import InvalidNameError, PackageMissingError, StoreError
 from schemas.names import DokumentlagerId
 
@@ -189,11 +190,13 @@ class _DiskSink:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            crash_point("producers.dokumentlager.before-rename")
             self._temporary.rename(self._final)
             sync_folder(self._folder)
         except OSError as error:
             raise _store_error(error) from error
         self._committed = True
+        crash_point("producers.dokumentlager.committed")
         return self._id
 
     def abort(self) -> None:

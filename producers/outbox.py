@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from broker.krasj import crash_point
 from broker.record import Outgoing
 from schemas.names import DigisosId, DokumentlagerId, Eier, Kommunenummer, MeldingId, NavEksternRefId, Sha256
 
@@ -164,9 +165,11 @@ class Outbox:
                 return _find(connection, accepted.soknad.nav_ekstern_ref_id)
             for message in messages:
                 _insert(connection, message)
+            crash_point("producers.outbox.before-commit")
             return None
 
         former = await self._database.write(write)
+        crash_point("producers.outbox.after-commit")
         if former is None:
             self.added.set()
         return former
@@ -205,7 +208,9 @@ class Outbox:
 
         def write(connection: sqlite3.Connection) -> list[Queued]:
             connection.executemany("DELETE FROM utboks WHERE nr = ?", numbers)
-            return [Queued(_insert(connection, message), message) for message in messages]
+            queued = [Queued(_insert(connection, message), message) for message in messages]
+            crash_point("producers.outbox.in-replace")
+            return queued
 
         return await self._database.write(write)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.retry import Course, Rule, delay
 from broker.routing import TRANSPORT
@@ -179,6 +180,7 @@ class Relay:
             if queued.message.type == SOKNAD:
                 led_to.append(sent_message(queued.message, begun))
         new = await self._outbox.replace(sent, led_to) if sent else []
+        crash_point("producers.relay.after-replace")
         self._store_hold = None
         # Behind a message that was refused, the new ones wait for their turn like all others.
         return new if len(sent) == len(run) else []
@@ -187,7 +189,9 @@ class Relay:
         message = queued.message
         topic = message.outgoing.topic
         try:
+            crash_point("producers.relay.before-publish")
             position = await self._publisher.publish(message.outgoing)
+            crash_point("producers.relay.after-publish")
         except RecordTooLargeError as error:
             self._stuck.add(message.digisos_id)
             get_logger().critical(
