@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from broker.katalog import Katalog, load_katalog
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.record import Outgoing, cloud_event_headers
 from broker.routing import KATALOG
@@ -79,7 +80,9 @@ class KatalogPublisher:
         """
         new, gone = changes(wanted, self._present)
         for entry in new:
+            crash_point("broker.katalog.before-publish")
             await self._publisher.publish(self._outgoing(entry, encode(entry)))
+            crash_point("broker.katalog.after-publish")
         for entry in gone:
             await self._publisher.publish(self._outgoing(entry, None))
         for entry in new:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from broker.krasj import crash_point
 from broker.record import TopicPartition
 from broker.sqlite import Database
 from schemas.kvittering import AVVIST, GRAD_INGEN, LEVERT, KvitteringClaims
@@ -237,6 +238,7 @@ class DedupStore:
             nr, former = (1, None) if head is None else (head["nr"] + 1, Sha256.of(head["jws"].encode("ascii")))
             issued = Issued.of(*sign(nr, former))
             db.execute(_INSERT, issued.row())
+            crash_point("consumers.dedup.before-commit")
             if dead_key is not None:
                 db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, dead_key))
             return issued

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from broker.delivery_messages import DeadLettered, Handled
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.record import (
     GJENKJORINGER_HEADER,
@@ -197,12 +198,16 @@ class Deliverer:
         known = await self._store.of_melding(record.melding_id)
         if any(one.sha256 == record.sha256 and not _tried_again(one, job) for one in known):
             return self._repeat(job, command, known)
+        crash_point("consumers.deliver.before-open")
         with await self._opener.open(record, self._clock()) as opened:
             self._warn(record, opened.warnings)
             if any(not one.is_dead_letter for one in known):
                 return self._repeat(job, command, known)
+            crash_point("consumers.deliver.before-hand-over")
             svar = await self._connector.deliver(opened.leveranse())
+            crash_point("consumers.deliver.after-hand-over")
         await self._kvitteringer.issue(_answer(svar, record), unless=lambda each: not each.is_dead_letter)
+        crash_point("consumers.deliver.after-issue")
         job.resultat = type(svar).__name__.upper()
         self.on_answer(record.melding_id)
         revives = bool(job.redrives) and not await self._store.judge_key(self._kommunenummer, record.digisos_id)
@@ -232,7 +237,9 @@ class Deliverer:
         known = await self._known(job)
         if any(one.sha256 == job.sha256 and not _tried_again(one, job) for one in known):
             return self._repeat(job, command, known)
+        crash_point("consumers.dead-letter.before-publish")
         await self._publish_dead_letter(job, command)
+        crash_point("consumers.dead-letter.after-publish")
         job.resultat = "DOD"
         blocks = all(one.is_dead_letter for one in known)
         digisos_id = job.digisos_id

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.record import Outgoing, cloud_event_headers
 from broker.retry import ALWAYS, Random, delay
@@ -223,6 +224,7 @@ class HendelseHandler:
         elif final.status != status:
             self._log.warning("answer_contradicted", melding_id=melding_id, digisos_id=digisos_id, status=final.status)
         await self._kvitteringer.publish(digisos_id)
+        crash_point("consumers.svar.after-publish")
         await event.ack()
         self._told(event, digisos_id=digisos_id, melding_id=melding_id, status=status, kode=kode)
 
@@ -237,7 +239,9 @@ class HendelseHandler:
         if not await self._store.has_case(self._kommunenummer, event.digisos_id):
             check_first(document)
         outgoing = await asyncio.get_running_loop().run_in_executor(None, self._seal, event)
+        crash_point("consumers.hendelse.before-publish")
         await self._publisher.publish(outgoing)
+        crash_point("consumers.hendelse.after-publish")
         await self._store.add_case(self._kommunenummer, event.digisos_id)
         await event.ack()
         self._told(event, digisos_id=event.digisos_id, status=document.latest_status(), filer=len(event.files))

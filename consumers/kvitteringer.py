@@ -15,6 +15,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from broker.krasj import crash_point
 from broker.record import Outgoing, cloud_event_headers
 from broker.routing import kvittering_topic
 from consumers.dedup import Issued
@@ -168,7 +169,9 @@ class Kvitteringer:
                     if issued.kvittering_id not in left:
                         await self._publisher.publish(self._outgoing(issued, claims_of(issued.jws), parent))
                 while chain.waiting:
+                    crash_point("consumers.kvittering.before-publish")
                     await self._publisher.publish(self._outgoing(*chain.waiting[0], parent))
+                    crash_point("consumers.kvittering.after-publish")
                     self._unmarked.add(chain.waiting.pop(0)[0].kvittering_id)
         finally:
             chain.users -= 1

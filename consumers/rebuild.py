@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.catch_up import read_until_caught_up
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.routing import kvittering_topic
 from consumers.delivering import unexpected
@@ -61,7 +62,9 @@ class Rebuilder:
             found.setdefault(incoming.topic_partition, []).extend([issued] if issued else [])
             reached[incoming.topic_partition] = incoming.offset + 1
         for partition, kvitteringer in found.items():
+            crash_point("consumers.rebuild.before-store")
             await self._store.take_over(kvitteringer, partition, reached[partition])
+            crash_point("consumers.rebuild.after-store")
 
     def _ours(self, incoming: Incoming) -> Issued | None:
         try:

@@ -36,6 +36,7 @@ from broker.delivery_messages import (
     Retry,
     Revoked,
 )
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.ports import Subscriber
 from broker.record import TopicPartition
@@ -188,6 +189,7 @@ class DeliverySession:
         while True:
             try:
                 await self._rebuilder.catch_up()
+                crash_point("consumers.session.caught-up")
                 await self._kvitteringer.load()
                 await self._kvitteringer.publish_left()
                 break
@@ -352,7 +354,9 @@ class DeliverySession:
         if not offsets:
             return True
         try:
+            crash_point("consumers.session.before-commit")
             await self._subscriber.commit(offsets)
+            crash_point("consumers.session.after-commit")
         except PartitionLostError:
             return True  # whoever has it now reads the records again, and finds them answered
         except TransportError as error:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.routing import parse_topic
 from broker.runtime import place_of
@@ -80,7 +81,9 @@ class Applier:
             read = await asyncio.to_thread(
                 lambda: [read_record(record, konnektorer=konnektorer, keys=self._keys) for record in batch]
             )
+            crash_point("kvittering.apply.before-store")
             applied = await self._store_until_kept(read)
+        crash_point("kvittering.apply.after-commit")
         for one in applied:
             self._tell(one)
             report(one)

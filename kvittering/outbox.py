@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from schemas.errors import RecordTooLargeError, StoreError, TransportError
 
@@ -58,7 +59,9 @@ class OutboxPublisher:
         if not pending:
             self._problem = None
             return 0
+        crash_point("kvittering.outbox.before-publish")
         outcomes = await self._publisher.publish_all(one.outgoing for one in pending)
+        crash_point("kvittering.outbox.after-publish")
         done: list[int] = []
         held: set[tuple[str, bytes]] = set()  # behind a failed record of the same key nothing counts as published
         self._problem = None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import orjson
 
+from broker.krasj import crash_point
 from broker.record import Incoming, Outgoing, TopicPartition, cloud_event_headers
 from broker.routing import STATUS
 from broker.sqlite import Database
@@ -238,6 +239,7 @@ def _apply(connection: sqlite3.Connection, records: Sequence[ReadRecord], now: d
         " ON CONFLICT (topic, partisjon) DO UPDATE SET neste = excluded.neste",
         [(*partition, offset) for partition, offset in batch.offsets.items()],
     )
+    crash_point("kvittering.apply.before-commit")
     return applied
 
 

@@ -37,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker.clock import timestamp
 from broker.files import sync_folder
+from broker.krasj import crash_point
 from broker.log import get_logger
 from consumers.connector import (
     ConnectorContext,
@@ -187,7 +188,9 @@ class FiledropConnector:
         sync_folder(work.parent)
         self._on_its_way(melding_id).touch(mode=_PRIVATE_FILE)
         sync_folder(self._folder("levert"))
+        crash_point("consumers.filedrop.on-its-way")
         work.rename(self._folder("inn") / melding_id)
+        crash_point("consumers.filedrop.dropped")
         self._note_dropped(melding_id)
 
     def _note_dropped(self, melding_id: MeldingId) -> None:

@@ -37,6 +37,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from consumers.connector import (
     Avvist,
@@ -245,6 +246,7 @@ class HttpConnector:
             while self._places and self._places[0].settled:
                 done = self._places.popleft()
             if done is not None:
+                crash_point("consumers.http.before-cursor")
                 await self._context.state.put(CURSOR, done.cursor)
 
         return settle
