@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from kvittering.hub import Hub
     from kvittering.projection import Projection
     from kvittering.reading import ReadRecord
-    from kvittering.store import Applied, StatusStore
+    from kvittering.store import StatusStore
+    from kvittering.taking_in import Applied
     from schemas.names import Kommunenummer
 
 RETRY_S: Final = 1.0
