@@ -152,7 +152,7 @@ class KatalogFollower:
             try:
                 async for batch in tail:
                     for record in batch:
-                        self._apply(record)
+                        apply_record(self._katalog, record)
                     self.changed.set()
             finally:
                 waiting.cancel()
@@ -162,16 +162,16 @@ class KatalogFollower:
         await caught_up.wait()
         self.caught_up.set()
 
-    def _apply(self, record: Incoming) -> None:
-        try:
-            if record.value:
-                self._katalog.put(decode(KatalogRecord, record.value))
-            else:
-                self._katalog.remove(Kommunenummer(record.key.decode("ascii", "replace")))
-        except (ContractError, ValueError) as error:
-            get_logger().error(
-                "katalog_entry_unreadable", partition=record.partition, offset=record.offset, exc_info=error
-            )
+
+def apply_record(katalog: Katalog, record: Incoming) -> None:
+    """Take over what a record of ``fiks.katalog.v1`` says; one that cannot be read changes nothing and is told."""
+    try:
+        if record.value:
+            katalog.put(decode(KatalogRecord, record.value))
+        else:
+            katalog.remove(Kommunenummer(record.key.decode("ascii", "replace")))
+    except (ContractError, ValueError) as error:
+        get_logger().error("katalog_entry_unreadable", partition=record.partition, offset=record.offset, exc_info=error)
 
 
 def _tell_outage(state: RetryCallState) -> None:

@@ -50,6 +50,24 @@ KVITTERING_RETENTION: Final = timedelta(days=15 * 31 + 31)
 REVISJON_RETENTION: Final = timedelta(days=5 * 366)
 FOREVER: Final = None
 
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long topics keep what is on them; see ``broker.retention`` for the settings.
+
+    Attributes:
+        soknad: Søknader, and kvitteringer that were refused.
+        kvittering: Kvitteringer, case updates and transport events.
+        revisjon: The audit trail.
+    """
+
+    soknad: timedelta = SOKNAD_RETENTION
+    kvittering: timedelta = KVITTERING_RETENTION
+    revisjon: timedelta = REVISJON_RETENTION
+
+
+USUAL: Final = Retention()
+
 _CENTRAL: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         TRANSPORT: "transport",
@@ -159,29 +177,32 @@ def process_group(process: Process) -> str:
     return f"fiks.{process}"
 
 
-def kommune_topics(kommunenummer: Kommunenummer, partitions: int = PARTITIONS_PER_KOMMUNE) -> tuple[TopicSpec, ...]:
+def kommune_topics(
+    kommunenummer: Kommunenummer, partitions: int = PARTITIONS_PER_KOMMUNE, retention: Retention = USUAL
+) -> tuple[TopicSpec, ...]:
     """Return the four topics of a kommune.
 
     Args:
         kommunenummer: The kommune.
         partitions: As chosen in the katalog when the kommune was created.
+        retention: How long they keep what is on them.
     """
     return (
-        TopicSpec(soknad_topic(kommunenummer), partitions, _kept(SOKNAD_RETENTION)),
-        TopicSpec(kvittering_topic(kommunenummer), partitions, _kept(KVITTERING_RETENTION)),
-        TopicSpec(hendelse_topic(kommunenummer), partitions, _kept(KVITTERING_RETENTION)),
+        TopicSpec(soknad_topic(kommunenummer), partitions, _kept(retention.soknad)),
+        TopicSpec(kvittering_topic(kommunenummer), partitions, _kept(retention.kvittering)),
+        TopicSpec(hendelse_topic(kommunenummer), partitions, _kept(retention.kvittering)),
         TopicSpec(dead_letter_topic(kommunenummer), partitions, _kept(FOREVER, MAX_DEAD_LETTER_BYTES)),
     )
 
 
-def central_topics() -> tuple[TopicSpec, ...]:
+def central_topics(retention: Retention = USUAL) -> tuple[TopicSpec, ...]:
     """Return the topics that belong to no kommune."""
     return (
-        TopicSpec(TRANSPORT, 4, _kept(KVITTERING_RETENTION)),
-        TopicSpec(KVITTERING_DLQ, 1, _kept(SOKNAD_RETENTION, MAX_DEAD_LETTER_BYTES)),
+        TopicSpec(TRANSPORT, 4, _kept(retention.kvittering)),
+        TopicSpec(KVITTERING_DLQ, 1, _kept(retention.soknad, MAX_DEAD_LETTER_BYTES)),
         TopicSpec(KATALOG, 1, _compacted()),
         TopicSpec(STATUS, 4, _compacted()),
-        TopicSpec(REVISJON, 1, _kept(REVISJON_RETENTION)),
+        TopicSpec(REVISJON, 1, _kept(retention.revisjon)),
     )
 
 
@@ -206,7 +227,7 @@ _PER_KOMMUNE: Final[Mapping[Process, tuple[tuple[Kind, tuple[Operation, ...]], .
     {
         "producers": (("soknad", ("WRITE",)), ("kvittering", ("READ",))),
         "kvittering": (("kvittering", ("READ",)), ("hendelse", ("READ",))),
-        "broker": (("soknad", ("WRITE",)), ("soknad-dlq", ("READ",))),
+        "broker": (("soknad", ("WRITE",)), ("soknad-dlq", ("READ",)), ("kvittering", ("READ",))),
     }
 )
 _CENTRALLY: Final[Mapping[Process, tuple[tuple[str, tuple[Operation, ...]], ...]]] = MappingProxyType(
@@ -219,7 +240,7 @@ _CENTRALLY: Final[Mapping[Process, tuple[tuple[str, tuple[Operation, ...]], ...]
             (KVITTERING_DLQ, ("WRITE",)),
             (REVISJON, ("WRITE",)),
         ),
-        "broker": ((KATALOG, ("READ", "WRITE")), (KVITTERING_DLQ, ("READ",)), (REVISJON, ("WRITE",))),
+        "broker": ((KATALOG, ("READ", "WRITE")), (KVITTERING_DLQ, ("READ",)), (REVISJON, ("READ", "WRITE"))),
     }
 )
 

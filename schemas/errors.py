@@ -29,6 +29,10 @@
     │   └── AlreadyAcceptedError
     ├── DeliveryError
     │   └── BehindDeadLetterError
+    ├── AuditError
+    ├── GovernedActError
+    │   ├── ApprovalError
+    │   └── SelectionChangedError
     ├── StoreError
     ├── FagsystemUnavailableError
     ├── FagsystemFailureError
@@ -254,6 +258,30 @@ class AlreadyAcceptedError(RefusedError):
     def __init__(self, message: str, *, digisos_id: str) -> None:
         super().__init__(400, message, reason="finnes")
         self.digisos_id = digisos_id
+
+
+class AuditError(MeldingsformidlerError):
+    """Something may not stand in the revisjon, or the revisjon does not hold."""
+
+    code = "revisjon"
+
+
+class GovernedActError(MeldingsformidlerError):
+    """An operator's act is refused, and nothing was done."""
+
+    code = "styring"
+
+
+class ApprovalError(GovernedActError):
+    """An act needs another operator's signed approval, and this is none."""
+
+    code = "styring.godkjenning"
+
+
+class SelectionChangedError(GovernedActError):
+    """What an act was proposed for is not what it would be done to now."""
+
+    code = "styring.endret"
 
 
 class StoreError(MeldingsformidlerError):

@@ -115,7 +115,13 @@ async def test_each_process_may_do_what_the_design_says(kafka: KafkaHelp) -> Non
 
     broker = await kafka.process("broker", own)
     assert await may_write(kafka, broker, everything) == {soknad_topic(own), KATALOG, REVISJON}
-    assert await may_read(kafka, broker, everything) == {dead_letter_topic(own), KATALOG, "fiks.kvittering.v1.dlq"}
+    assert await may_read(kafka, broker, everything) == {
+        dead_letter_topic(own),
+        kvittering_topic(own),
+        KATALOG,
+        REVISJON,
+        "fiks.kvittering.v1.dlq",
+    }
 
 
 async def test_a_right_given_later_is_enough_without_a_new_publisher(kafka: KafkaHelp) -> None:

@@ -147,6 +147,18 @@ def test_only_producers_and_broker_write_soknader_and_no_process_reads_them() ->
     assert touching == {("producers", ("WRITE",)), ("broker", ("WRITE",))}
 
 
+def test_an_operators_commands_see_dead_letters_answers_and_acts_but_no_soknad() -> None:
+    readable = {rule.name for rule in process_rights("broker", [OSLO]) if "READ" in rule.operations}
+    assert readable == {
+        dead_letter_topic(OSLO),
+        kvittering_topic(OSLO),
+        KATALOG,
+        KVITTERING_DLQ,
+        REVISJON,
+        process_group("broker"),
+    }
+
+
 @given(st.lists(kommunenummer, unique=True, max_size=4))
 def test_every_right_names_one_topic_of_ours_or_one_group(numbers: list[Kommunenummer]) -> None:
     for process in ("producers", "broker", "kvittering"):
