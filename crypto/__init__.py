@@ -18,10 +18,13 @@ from crypto.certificates import (
     parse_certificates,
 )
 from crypto.cms import CmsDecryptor, CmsEncryptor, open_enveloped, seal
+from crypto.content_key import ContentKey
 from crypto.envelope import OpenedPackage, PackageSummary, PackageWriter, check_forsendelse, open_package, seal_package
 from crypto.jws import sign_jws, verify_jws
+from crypto.key_wrap import KeyWrapper, WrappedKey
 from crypto.keys import KeyRing, LoneKey, PrivateKey, Signer, load_private_key, load_secret, write_private_key
 from crypto.limits import Limits
+from crypto.reseal import reseal
 from crypto.signed import sign_detached, verify_detached
 from crypto.spool import Spool
 from crypto.trust import Trust
@@ -32,8 +35,10 @@ __all__ = [
     "Authority",
     "CmsDecryptor",
     "CmsEncryptor",
+    "ContentKey",
     "FileWriter",
     "KeyRing",
+    "KeyWrapper",
     "Limits",
     "LoneKey",
     "OpenedPackage",
@@ -44,6 +49,7 @@ __all__ = [
     "Signer",
     "Spool",
     "Trust",
+    "WrappedKey",
     "certificate_der",
     "certificate_pem",
     "check_forsendelse",
@@ -60,6 +66,7 @@ __all__ = [
     "open_package",
     "organisasjonsnummer",
     "parse_certificates",
+    "reseal",
     "seal",
     "seal_package",
     "sign_detached",

@@ -27,7 +27,9 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from crypto import algorithms, der
 from crypto.algorithms import BLOCK_BYTES, KEY_BYTES, OAEP_SHA256, PKCS1V15
 from crypto.ber import OID_DATA, OID_ENVELOPED_DATA, EnvelopeScanner
+from crypto.buffers import borrow, give_back
 from crypto.certificates import issuer_and_serial, rsa_key
+from crypto.content_key import ContentKey
 from crypto.limits import DEFAULT_LIMITS, Limits
 from schemas.errors import UnsealError
 
@@ -48,14 +50,6 @@ _SUBJECT_KEY_IDENTIFIER = 0x80
 _SUBJECT_KEY_IDENTIFIER_IN_PIECES = 0xA0
 _VERSION_0, _VERSION_2 = der.integer(0), der.integer(2)
 _MAX_ATTEMPTS = 4  # private operations for one envelope: .NET needs two, and a row of hundreds would be an attack
-
-
-@dataclass(frozen=True, slots=True)
-class ContentKey:
-    """What decrypts an envelope's content: an AES-256 key and the IV."""
-
-    key: bytes
-    iv: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,8 @@ def _template(certificate: x509.Certificate) -> _Template:
 _ALGORITHM_HEAD = der.sequence(algorithms.OID_AES_256_CBC, der.octet_string(bytes(BLOCK_BYTES)))[:-BLOCK_BYTES]
 _CONTENT_INFO_HEAD = bytes((der.SEQUENCE,)) + der.INDEFINITE + OID_ENVELOPED_DATA + b"\xa0\x80\x30\x80"
 _CONTENT_HEAD = b"\x30\x80" + OID_DATA + _ALGORITHM_HEAD
-_LEVELS = 5
+STREAM_END = der.END_OF_CONTENTS * 5
+"""What ends an envelope that ``stream_head`` began."""
 
 
 def seal(plaintext: Buffer, recipient: x509.Certificate) -> bytes:
@@ -105,37 +100,15 @@ def seal(plaintext: Buffer, recipient: x509.Certificate) -> bytes:
     pad = BLOCK_BYTES - len(plaintext) % BLOCK_BYTES
     size = len(plaintext) + pad
     head = _definite_head(template.recipients(key), iv, size)
-    buffer = _borrow(len(head) + size + BLOCK_BYTES)  # update_into demands a spare block
+    buffer = borrow(len(head) + size + BLOCK_BYTES)  # update_into demands a spare block
     sealed = memoryview(buffer)
     sealed[: len(head)] = head
     encryptor = Cipher(AES(key), CBC(iv)).encryptor()
     at = len(head) + encryptor.update_into(plaintext, sealed[len(head) :])
     at += encryptor.update_into(bytes((pad,)) * pad, sealed[at:])
     finished = bytes(sealed[:at])
-    _give_back(buffer)
+    give_back(buffer)
     return finished
-
-
-_SPARE: list[bytearray] = []
-_MAX_SPARE = 4
-_MAX_SPARE_BYTES = 2 * 1024 * 1024
-
-
-def _borrow(size: int) -> bytearray:
-    """Return a buffer of at least ``size`` bytes for ciphertext: to touch fresh pages costs as much as to encrypt them.
-
-    Taking from a list and giving back are each one step, so threads never share a buffer; plaintext never goes into one.
-    """
-    try:
-        buffer = _SPARE.pop()
-    except IndexError:
-        buffer = bytearray()
-    return buffer if len(buffer) >= size else bytearray(size)
-
-
-def _give_back(buffer: bytearray) -> None:
-    if len(buffer) <= _MAX_SPARE_BYTES and len(_SPARE) < _MAX_SPARE:
-        _SPARE.append(buffer)
 
 
 def _definite_head(recipients: bytes, iv: bytes, size: int) -> bytes:
@@ -149,6 +122,16 @@ def _definite_head(recipients: bytes, iv: bytes, size: int) -> bytes:
     return b"\x30" + der.length(len(info) + size) + info
 
 
+def stream_head(recipient: x509.Certificate, content_key: ContentKey) -> bytes:
+    """Return what stands before the content in an envelope of unknown length; OCTET STRINGs and ``STREAM_END`` follow.
+
+    Raises:
+        CertificateError: The certificate's key is not RSA, or too small.
+    """
+    recipients = _template(recipient).recipients(content_key.key)
+    return b"".join((_CONTENT_INFO_HEAD, recipients, _CONTENT_HEAD, content_key.iv, b"\xa0\x80"))
+
+
 class CmsEncryptor:
     """Seals a stream of unknown length, in constant memory: BER, indefinite length, as KS' Java library writes it.
 
@@ -157,16 +140,17 @@ class CmsEncryptor:
     Args:
         recipient: RSA of at least 2048 bits. Judge it first with ``judge_recipient``.
 
+    Attributes:
+        content_key: Opens what is sealed here; made anew each time.
+
     Raises:
         CertificateError: The certificate's key is not RSA, or too small.
     """
 
     def __init__(self, recipient: x509.Certificate) -> None:
-        key, iv = os.urandom(KEY_BYTES), os.urandom(BLOCK_BYTES)
-        self._head = b"".join(
-            (_CONTENT_INFO_HEAD, _template(recipient).recipients(key), _CONTENT_HEAD, iv, b"\xa0\x80")
-        )
-        self._encryptor = Cipher(AES(key), CBC(iv)).encryptor()
+        self.content_key = ContentKey.new()
+        self._head = stream_head(recipient, self.content_key)
+        self._encryptor = Cipher(AES(self.content_key.key), CBC(self.content_key.iv)).encryptor()
         self._waiting = bytearray()
         self._size = 0
 
@@ -189,13 +173,13 @@ class CmsEncryptor:
         """Return the rest of the envelope."""
         pad = BLOCK_BYTES - self._size % BLOCK_BYTES
         self._waiting += bytes((pad,)) * pad
-        return self._segments([memoryview(self._waiting)]) + der.END_OF_CONTENTS * _LEVELS
+        return self._segments([memoryview(self._waiting)]) + STREAM_END
 
     def _segments(self, segments: list[memoryview]) -> bytes:
         """Encrypt whole blocks, each segment in an OCTET STRING of its own."""
         head, self._head = self._head, b""
         size = len(head) + sum(len(segment) + _SEGMENT_HEAD_BYTES for segment in segments)
-        buffer = _borrow(size + BLOCK_BYTES)
+        buffer = borrow(size + BLOCK_BYTES)
         out = memoryview(buffer)
         out[: len(head)] = head
         at = len(head)
@@ -205,12 +189,12 @@ class CmsEncryptor:
             at += len(tag)
             at += self._encryptor.update_into(segment, out[at:])
         finished = bytes(out[:at])
-        _give_back(buffer)
+        give_back(buffer)
         return finished
 
 
-def content_key(header: EnvelopeHeader, keys: KeyRing) -> ContentKey:
-    """Unwrap the content key that is meant for one of ``keys``.
+def content_key(header: EnvelopeHeader, keys: KeyRing | ContentKey) -> ContentKey:
+    """Unwrap the content key that is meant for one of ``keys``; or see that the one given is of this envelope.
 
     OAEP is tried before PKCS#1 v1.5, whatever their order, since only OAEP tells whether it succeeded. If nothing can be
     unwrapped the key is a random one, and decrypting with it fails later, like any other damage.
@@ -219,6 +203,10 @@ def content_key(header: EnvelopeHeader, keys: KeyRing) -> ContentKey:
         UnsealError: Not for these keys, or another cipher or structure than the contract's. None of this is secret.
     """
     iv = algorithms.content_iv(header.algorithm)
+    if isinstance(keys, ContentKey):
+        if keys.iv != iv:
+            raise UnsealError
+        return keys
     wrapped = [found for recipient in header.recipients for found in _addressed(recipient, keys)]
     if not wrapped:
         raise UnsealError

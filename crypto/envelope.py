@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from crypto.asice import FileWriter, PackageFile
+    from crypto.content_key import ContentKey
     from crypto.keys import KeyRing, Signer
     from crypto.spool import Spool
     from crypto.trust import Trust
@@ -63,6 +64,9 @@ class PackageWriter:
         signer: Who signs; judged too, since no receiver would take what it may not sign.
         now: Aware UTC.
 
+    Attributes:
+        content_key: Opens the package, for a sender that keeps a copy of it.
+
     Raises:
         CertificateError: The recipient's certificate may not be sealed for, or the signer's may not sign.
     """
@@ -75,6 +79,7 @@ class PackageWriter:
         self._sink = sink
         self._nokkel_id = nokkel_id(recipient)
         self._encryptor = CmsEncryptor(recipient)
+        self.content_key = self._encryptor.content_key
         self._digest = hashlib.sha256()
         self._size = 0
         self._packer = AsiceWriter(self._seal, signer=signer, now=now)
@@ -211,7 +216,7 @@ class OpenedPackage:
 def open_package(
     spool: Spool,
     *,
-    keys: KeyRing,
+    keys: KeyRing | ContentKey,
     trust: Trust,
     now: datetime,
     limits: Limits = DEFAULT_LIMITS,
@@ -221,7 +226,7 @@ def open_package(
 
     Args:
         spool: Finished; stays the caller's to close.
-        keys: The receiver's keys.
+        keys: The receiver's keys; or the package's own, for the sender that made it.
         trust: Whose signature counts.
         now: Aware UTC time that the signer is judged against.
         limits: See ``Limits``.

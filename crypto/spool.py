@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from crypto.ber import EnvelopeHeader
-    from crypto.cms import ContentKey
+    from crypto.content_key import ContentKey
     from crypto.keys import KeyRing
 
 READ_AHEAD_BYTES = 128 * 1024
@@ -61,7 +61,7 @@ class Spool:
         self._kept = 0
         self._broken = False
         self._finished = False
-        self._unlocked: tuple[KeyRing, ContentKey] | None = None
+        self._unlocked: tuple[KeyRing | ContentKey, ContentKey] | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take the next bytes of the package, in any chunks, and return how many.
@@ -103,7 +103,7 @@ class Spool:
         """How many bytes were written."""
         return self._size
 
-    def unlock(self, keys: KeyRing) -> None:
+    def unlock(self, keys: KeyRing | ContentKey) -> None:
         """Do the private operation of ``plaintext`` now: alone in a thread it lets go of the interpreter, the rest does not.
 
         Nothing is raised for what is in the package: ``plaintext`` tells.
@@ -114,7 +114,7 @@ class Spool:
         with suppress(UnsealError):
             self._unlocked = (keys, content_key(self._header(), keys))
 
-    def plaintext(self, keys: KeyRing) -> CbcView:
+    def plaintext(self, keys: KeyRing | ContentKey) -> CbcView:
         """Return a view of the plaintext; it is not authentic until a signature inside has been verified.
 
         Raises:

@@ -28,7 +28,7 @@ from crypto import (
     seal,
     seal_package,
 )
-from crypto.cms import ContentKey
+from crypto.content_key import ContentKey
 from schemas.errors import CertificateError, MismatchError, PackError, UnsealError
 from schemas.names import Sha256
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto import Limits, Spool, seal
-from crypto.cms import ContentKey
+from crypto.content_key import ContentKey
 from crypto.spool import CbcView
 from schemas.errors import StoreError, UnsealError
 from schemas.names import Sha256

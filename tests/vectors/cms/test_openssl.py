@@ -21,6 +21,7 @@ from crypto import (
     Signer,
     certificate_pem,
     open_enveloped,
+    reseal,
     seal,
     verify_detached,
     write_private_key,
@@ -173,3 +174,13 @@ def test_openssl_signatures_are_verified_by_us(key: str, options: tuple[str, ...
 
     verified = verify_detached(signature, b"<ASiCManifest/>", Trust(roots=[bench.authority.certificate]), NOW)
     assert verified.signer == certificate
+
+
+def test_openssl_opens_what_was_given_another_recipient(bench: Bench) -> None:
+    other, _ = bench.authority.issue(
+        "Bergen kommune", Organisasjonsnummer("964338531"), purpose="kryptering", now=NOW, key="rsa2048"
+    )
+    encryptor = CmsEncryptor(other)
+    sealed = encryptor.update(PLAIN) + encryptor.finalize()
+
+    assert bench.decrypt(b"".join(reseal([sealed], encryptor.content_key, bench.certificate))) == PLAIN
