@@ -271,6 +271,7 @@ class TransportRecord(Record):
     eier: Eier | None = None
     sha256: Sha256 | None = None
     kode: str | None = None
+    gyldig_til: AwareDatetime | None = None
 
 
 class RevisjonRecord(Record):

@@ -60,6 +60,7 @@ SCHEMAS: Final = (
     RegisteredSchema(9, "soknad", 2),
     RegisteredSchema(10, "katalog", 2),
     RegisteredSchema(11, "revisjon", 2),
+    RegisteredSchema(12, "transport", 2),
 )
 
 _BY_ID: Final = {schema.id: schema for schema in SCHEMAS}

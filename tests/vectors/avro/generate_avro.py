@@ -147,6 +147,7 @@ def records() -> dict[str, Record]:
             eier=Eier("e1" * 32),
             sha256=SHA,
             kode="k",
+            gyldig_til=NOW,
         ),
         "revisjon": RevisjonRecord(
             revisjon_id=OTHER_ID,
