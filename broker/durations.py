@@ -46,7 +46,12 @@ def format_duration(duration: timedelta) -> str:
 
 
 def _parsed(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except InvalidNameError as error:
+        raise ValueError(str(error)) from None  # pydantic collects these
 
 
 Duration = Annotated[timedelta, BeforeValidator(_parsed)]

@@ -227,6 +227,10 @@ class KafkaAdmin:
         """Return where each partition of ``topics`` ends: the offset that its next record will have."""
         return await self._offsets(topics, OffsetSpec.latest())
 
+    async def start_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """Return where each partition of ``topics`` begins: the offset of the oldest record that is kept."""
+        return await self._offsets(topics, OffsetSpec.earliest())
+
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """Return all that a consumer group has committed."""
 

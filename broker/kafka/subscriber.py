@@ -134,7 +134,7 @@ class KafkaSubscriber:
         with mapped():
             found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
         self._relay.raise_failure()
-        return tuple(_incoming(one) for records in found.values() for one in records)
+        return tuple(incoming(one) for records in found.values() for one in records)
 
     def _owned(self, partitions: Iterable[TopicPartition]) -> list[AioPartition]:
         ours = self._consumer.assignment()
@@ -226,7 +226,7 @@ class KafkaTail:
             await self._note_progress()
             with mapped():
                 found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-            batch = tuple(_incoming(one) for records in found.values() for one in records)
+            batch = tuple(incoming(one) for records in found.values() for one in records)
             if batch:
                 yield batch
 
@@ -308,7 +308,8 @@ async def _start(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
         raise
 
 
-def _incoming(record: ConsumerRecord) -> Incoming:
+def incoming(record: ConsumerRecord) -> Incoming:
+    """Return aiokafka's record as ours."""
     return Incoming(
         topic=record.topic,
         partition=record.partition,

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from broker.files import write_private
 from broker.log import get_logger
+from broker.retention import RetentionSettings
 from broker.routing import AclRule, TopicSpec, central_topics, connector_rights, kommune_topics, process_rights
+from broker.settings import load_settings
+from schemas.records import PARTITIONS_PER_KOMMUNE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,10 +36,11 @@ def wanted_topics(layout: Layout, katalog: Katalog) -> list[TopicSpec]:
         layout: Says which kommuner there are.
         katalog: As its file has it; a kommune that is not in it gets the usual number of partitions.
     """
-    topics = list(central_topics())
+    retention = load_settings(RetentionSettings).retention()
+    topics = list(central_topics(retention))
     for number in layout.setup.kommuner():
         entry = katalog.get(number)
-        topics.extend(kommune_topics(number, entry.partisjoner) if entry else kommune_topics(number))
+        topics.extend(kommune_topics(number, entry.partisjoner if entry else PARTITIONS_PER_KOMMUNE, retention))
     return topics
 
 

@@ -18,9 +18,10 @@ from broker.kafka.admin import KafkaAdmin
 from broker.kafka.settings import KafkaSettings
 from broker.katalog import load_katalog
 from broker.log import get_logger
-from broker.process_clock import CLOCK_ENV
+from broker.process_clock import CLOCK_ENV, ProcessClock
 from broker.runtime import INSTANCE_HEADER
 from broker.supervisor.children import Child
+from broker.supervisor.housekeeping import keep_retention
 from broker.supervisor.provisioning import principals, provision, wanted_topics
 from broker.supervisor.spec import ProcessSpec, find_processes
 from schemas.errors import BrokerUnavailableError, ConfigurationError
@@ -176,12 +177,21 @@ async def running(
         layout.reserve_ports(spec.name for spec in specs)
         async with asyncio.TaskGroup() as tasks:
             up = Running(layout, kafka, tasks, report, strict=strict)
+            keeping: asyncio.Task[None] | None = None
             try:
                 await up.start_all(spec for spec in specs if spec.name not in leave_out)
+                if external is None:
+                    keeping = tasks.create_task(_keep_house(layout, kafka))
                 yield up
             finally:
+                if keeping is not None:
+                    keeping.cancel()
                 report("stopper")
                 await up.stop_all()
+
+
+async def _keep_house(layout: Layout, kafka: KafkaSettings) -> None:
+    await keep_retention(kafka, lambda: wanted_topics(layout, load_katalog(layout.katalog)), ProcessClock(layout.clock))
 
 
 def _only_one(layout: Layout) -> AbstractContextManager[object]:
