@@ -55,6 +55,22 @@ def kafka_access(
     return admin.model_copy(update={"username": principal, "password": SecretStr(password)})
 
 
+def administrator_access(data: Path, *, environment: Mapping[str, str] | None = None) -> KafkaSettings:
+    """Return how to reach Kafka as whoever administers it: who the environment names, or the embedded broker's administrator.
+
+    Args:
+        data: The data folder, asked when the environment does not say where Kafka is.
+        environment: The process's own when None.
+
+    Raises:
+        ConfigurationError: Neither says where Kafka is.
+    """
+    given = os.environ if environment is None else environment
+    if any(given.get(name) for name in _SAYS_WHERE):
+        return KafkaSettings.from_environment(given)
+    return DataFolder(Layout.load(data).folder / SUBFOLDER).admin_settings()
+
+
 async def read_katalog(settings: KafkaSettings) -> Katalog:
     """Return the katalog as it is on its topic now: which kommuner there are, and who signs for them.
 
