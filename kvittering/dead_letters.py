@@ -12,12 +12,17 @@ from uuid import UUID, uuid5
 
 from broker.record import Attempt, Outgoing, dead_letter_headers, dead_letter_key, original
 from broker.routing import KVITTERING_DLQ, parse_topic, process_group
+from kvittering.projection import fact_id
 from schemas.codec import encode
 from schemas.names import DigisosId, MeldingId, Uuid
 from schemas.records import DeadLetterRecord, Forsok
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.record import Incoming
+    from kvittering.projection import Refused
+    from kvittering.reading import ReadRecord
     from schemas.errors import MeldingsformidlerError
 
 TRINN: Final = "KVITTERING"
@@ -56,6 +61,23 @@ def dead_letter(
         record, error=error, group=process_group("kvittering"), attempts=(Attempt(error.code, now),)
     )
     return Outgoing(KVITTERING_DLQ, dead_letter_key(record), encode(letter), headers)
+
+
+def refused_letter(
+    refused: Refused, read: ReadRecord, first_record: Callable[[str], Incoming], now: datetime
+) -> Outgoing:
+    """Return the dead letter of a fact that the fold refused: the one just read, or one that had waited.
+
+    Args:
+        refused: What the fold refused, and why.
+        read: The record that made the fold refuse it.
+        first_record: Finds the record that a fact came with first, by the fact's id.
+        now: Aware UTC time of the refusal.
+    """
+    own = read.fact is not None and fact_id(read.fact) == refused.fact_id
+    record = read.record if own else first_record(refused.fact_id)
+    melding_id = read.melding_id if own else None
+    return dead_letter(record, refused.error, digisos_id=read.digisos_id, melding_id=melding_id, now=now)
 
 
 def dead_letter_id(record: Incoming) -> Uuid:

@@ -92,6 +92,20 @@ def _read(record: Incoming, konnektorer: Mapping[Kommunenummer, Konnektor], keys
     return read_hendelse(record.value, kommunenummer=topic.kommunenummer, konnektor=konnektor, keys=keys)
 
 
+def as_error(read: ReadRecord) -> MeldingsformidlerError:
+    """Return why there is no fact in a record that has none."""
+    if read.error is None:
+        raise RuntimeError("a record without a fact has an error")
+    return read.error
+
+
+def soknad_with_facts(read: ReadRecord) -> DigisosId:
+    """Return which søknad the fact in a record is about."""
+    if read.fact is None:
+        raise RuntimeError("there is no fact in this record")
+    return digisos_id_of(read.fact)
+
+
 def digisos_id_of(fact: Fact) -> DigisosId:
     """Return which søknad the fact is about."""
     return fact.claims.digisos_id if isinstance(fact, Ledd) else fact.digisos_id

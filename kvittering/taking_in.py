@@ -5,16 +5,17 @@ The rules are the store's (``store``); the fold is ``projection``'s. This module
 
 from __future__ import annotations
 
-import sqlite3
+from broker.sql import Connection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.krasj import crash_point
 from broker.record import TopicPartition
 from broker.routing import STATUS
-from kvittering.dead_letters import dead_letter
+from kvittering.dead_letters import dead_letter, refused_letter
 from kvittering.facts import SoknadState
 from kvittering.projection import Projection, Refused, apply, fact_id, project
+from kvittering.reading import as_error
 from kvittering.rows import (
     KEEP_RAW,
     MOVE_ON,
@@ -63,14 +64,14 @@ class Applied:
 class _Batch:
     """One transaction under way."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     now: datetime
     offsets: dict[TopicPartition, int]
     shown: dict[DigisosId, Projection] = field(default_factory=dict["DigisosId", "Projection"])
     changed: set[DigisosId] = field(default_factory=set["DigisosId"])
 
 
-def apply_batch(connection: sqlite3.Connection, records: Sequence[ReadRecord], now: datetime) -> list[Applied]:
+def apply_batch(connection: Connection, records: Sequence[ReadRecord], now: datetime) -> list[Applied]:
     """Take in records, each partition in order; return what came of each."""
     batch = _Batch(connection, now, read_offsets(connection))
     applied = [_apply_one(batch, read) for read in records]
@@ -121,25 +122,21 @@ def _keep_raw(batch: _Batch, read: ReadRecord, outcome: str) -> None:
 
 
 def _refuse_unread(batch: _Batch, read: ReadRecord) -> Applied:
-    if read.error is None:
-        raise RuntimeError("a record without a fact has an error")
+    error = as_error(read)
     _keep_raw(batch, read, "UNDERKJENT")
-    letter = dead_letter(read.record, read.error, digisos_id=read.digisos_id, melding_id=None, now=batch.now)
+    letter = dead_letter(read.record, error, digisos_id=read.digisos_id, melding_id=None, now=batch.now)
     _queue(batch.connection, letter)
-    return Applied(read, "UNDERKJENT", read.error.code, refused=(read.error.code,))
+    return Applied(read, "UNDERKJENT", error.code, refused=(error.code,))
 
 
 def _refuse(batch: _Batch, read: ReadRecord, refused: Refused) -> None:
-    """Write the dead letter of a fact, which is the one just read or one that had waited."""
-    own = read.fact is not None and fact_id(read.fact) == refused.fact_id
-    record = read.record if own else _first_record(batch.connection, read.digisos_id, refused.fact_id)
-    letter = dead_letter(
-        record, refused.error, digisos_id=read.digisos_id, melding_id=read.melding_id if own else None, now=batch.now
-    )
-    _queue(batch.connection, letter)
+    def first_record(of_fact: str) -> Incoming:
+        return _first_record(batch.connection, read.digisos_id, of_fact)
+
+    _queue(batch.connection, refused_letter(refused, read, first_record, batch.now))
 
 
-def _first_record(connection: sqlite3.Connection, digisos_id: DigisosId | None, of_fact: str) -> Incoming:
+def _first_record(connection: Connection, digisos_id: DigisosId | None, of_fact: str) -> Incoming:
     """Return the record that a fact which waited came with."""
     row = connection.execute(
         "SELECT * FROM innkommet WHERE digisos_id = ? AND fakta_id = ? ORDER BY nr LIMIT 1", (digisos_id, of_fact)
@@ -160,11 +157,11 @@ def _save(batch: _Batch, projection: Projection) -> None:
         _queue(connection, outgoing)
 
 
-def _queue(connection: sqlite3.Connection, outgoing: Outgoing) -> None:
+def _queue(connection: Connection, outgoing: Outgoing) -> None:
     connection.execute(QUEUE, queue_row(outgoing))
 
 
-def read_offsets(connection: sqlite3.Connection) -> dict[TopicPartition, int]:
+def read_offsets(connection: Connection) -> dict[TopicPartition, int]:
     """Return where to read on, for each partition that was ever read."""
     rows = connection.execute("SELECT topic, partisjon, neste FROM posisjon")
     return {TopicPartition(row[0], row[1]): row[2] for row in rows}
