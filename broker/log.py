@@ -42,7 +42,7 @@ ALLOWED_KEYS: Final = frozenset(
         "dokumentlager_id", "nokkel_id", "trace_id", "error_id", "konnektor", "leverandor", "avsender",
         "type", "hastegrad", "kanal", "kilde",
         # Kafka
-        "topic", "topics", "partition", "offset", "group", "bootstrap", "antall",
+        "topic", "topics", "partition", "offset", "group", "bootstrap", "antall", "instanser",
         # outcomes
         "status", "kode", "resultat", "grad", "nr", "forsok", "trinn", "avvik", "feiltype", "tilstand",
         # numbers

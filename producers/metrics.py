@@ -20,6 +20,11 @@ CLIENT_KEYS_REPEATED: Final = Counter(
 )
 SUBMISSIONS_UNDER_WAY: Final = Gauge("fiks_submissions_under_way", "Submissions that hold a place.")
 OUTBOX_OLDEST_SECONDS: Final = Gauge("fiks_outbox_oldest_seconds", "Age of the oldest message in the outbox.")
+RELAY_BUCKETS: Final = Gauge("fiks_relay_buckets", "Buckets of the outbox that this instance relays, of 256.")
+RELAY_INSTANCES: Final = Gauge("fiks_relay_instances", "Instances that share the outbox, as this one sees them.")
+MESSAGES_REPEATED: Final = Counter(
+    "fiks_messages_repeated_total", "Messages that were published and that another instance had removed meanwhile."
+)
 PACKAGES_UNKNOWN: Final = Gauge(
     "fiks_packages_unknown", "Packages in the dokumentlager that no submission referred to at start-up."
 )
