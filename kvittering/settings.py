@@ -19,7 +19,7 @@ class KvitteringSettings(BaseSettings):
     Attributes:
         host: Address to listen on.
         port: TCP port.
-        database: The status store's file.
+        database: The status store's SQLite file, or ``postgresql://…``.
         eier_key: File with the central key of the owners' HMAC, as hex.
         innsyn_keys: PEM files or folders: the keys (0600) and certificates that case updates are sealed for. JSON list.
         issuer: The ``iss`` of the tokens that count.
@@ -34,7 +34,7 @@ class KvitteringSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int
-    database: Path
+    database: str = Field(repr=False)  # a URL may hold a password
     eier_key: Path
     innsyn_keys: tuple[Path, ...] = Field(min_length=1)
     issuer: str

@@ -13,13 +13,12 @@ Rules:
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, Self
 
 from broker.record import Outgoing, TopicPartition
-from broker.sqlite import Database
+from broker.sql import Connection, open_database
 from kvittering.facts import SoknadState
 from kvittering.lifecycle import AT_FAGSYSTEM
 from kvittering.rows import headers_of
@@ -38,6 +37,11 @@ MIGRATIONS: Final = (
     files("kvittering").joinpath("store.sql").read_text("utf-8"),
     # Code of the error that says that Kafka never takes this record; null for those that are on their way.
     "ALTER TABLE utboks ADD COLUMN satt_til_side TEXT;",
+    # It was made with NOT levert, which PostgreSQL does not say about a number.
+    """
+    DROP INDEX soknad_ubekreftet;
+    CREATE INDEX soknad_ubekreftet ON soknad (akseptert_ms) WHERE levert = 0;
+    """,
 )
 _DELIVERED: Final = tuple(sorted(status.value for status in AT_FAGSYSTEM))
 
@@ -51,14 +55,15 @@ class Pending:
 
 
 class StatusStore:
-    """Keeps every søknad's state in one SQLite file (0600). Use as an asynchronous context manager.
+    """Keeps every søknad's state in one database. Use as an asynchronous context manager.
 
     Args:
-        path: The database file.
+        place: A SQLite file (made with mode 0600), or ``postgresql://…``.
+        read_only: Only read, beside the process that writes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, MIGRATIONS)
+    def __init__(self, place: str | Path, *, read_only: bool = False) -> None:
+        self._database = open_database(place, MIGRATIONS, read_only=read_only)
 
     async def __aenter__(self) -> Self:
         await self._database.open()
@@ -86,7 +91,7 @@ class StatusStore:
     async def state(self, digisos_id: DigisosId, eier: Eier | None = None) -> SoknadState | None:
         """Return what is known about a søknad; None when it is unknown, or not ``eier``'s when that is given."""
 
-        def query(connection: sqlite3.Connection) -> SoknadState | None:
+        def query(connection: Connection) -> SoknadState | None:
             where = "digisos_id = ?" + ("" if eier is None else " AND eier = ?")
             arguments = (digisos_id,) if eier is None else (digisos_id, eier)
             row = connection.execute(
@@ -100,7 +105,7 @@ class StatusStore:
     async def owned_by(self, eier: Eier) -> list[SoknadState]:
         """Return an owner's søknader, newest first."""
 
-        def query(connection: sqlite3.Connection) -> list[SoknadState]:
+        def query(connection: Connection) -> list[SoknadState]:
             rows = connection.execute(
                 "SELECT tilstand FROM soknad WHERE eier = ? ORDER BY akseptert_ms DESC, digisos_id", (eier,)
             )
@@ -111,7 +116,7 @@ class StatusStore:
     async def all_states(self) -> list[SoknadState]:
         """Return every søknad's state, by id: for comparing with a rebuild."""
 
-        def query(connection: sqlite3.Connection) -> list[SoknadState]:
+        def query(connection: Connection) -> list[SoknadState]:
             rows = connection.execute("SELECT tilstand FROM soknad ORDER BY digisos_id")
             return [SoknadState.from_json(row[0]) for row in rows]
 
@@ -121,7 +126,7 @@ class StatusStore:
         """Return whether the fagsystem has each søknad; one that is unknown is not delivered."""
         wanted = tuple(ids)
 
-        def query(connection: sqlite3.Connection) -> dict[DigisosId, bool]:
+        def query(connection: Connection) -> dict[DigisosId, bool]:
             found = {
                 digisos_id: row[0] in _DELIVERED
                 for digisos_id in wanted
@@ -138,7 +143,7 @@ class StatusStore:
     async def pending(self, limit: int) -> list[Pending]:
         """Return the oldest records that must go out."""
 
-        def query(connection: sqlite3.Connection) -> list[Pending]:
+        def query(connection: Connection) -> list[Pending]:
             rows = connection.execute("SELECT * FROM utboks WHERE satt_til_side IS NULL ORDER BY nr LIMIT ?", (limit,))
             return [
                 Pending(row["nr"], Outgoing(row["topic"], row["nokkel"], row["verdi"], headers_of(row["headere"])))
@@ -162,8 +167,8 @@ class StatusStore:
     async def figures(self) -> Figures:
         """Return the numbers that are watched."""
 
-        def query(connection: sqlite3.Connection) -> Figures:
-            oldest = connection.execute("SELECT MIN(akseptert_ms) FROM soknad WHERE NOT levert AND eier IS NOT NULL")
+        def query(connection: Connection) -> Figures:
+            oldest = connection.execute("SELECT MIN(akseptert_ms) FROM soknad WHERE levert = 0 AND eier IS NOT NULL")
             waiting = connection.execute("SELECT COALESCE(SUM(venter), 0) FROM soknad WHERE venter > 0")
             queued, aside = connection.execute("SELECT COUNT(*), COUNT(satt_til_side) FROM utboks").fetchone()
             return Figures(oldest.fetchone()[0], int(waiting.fetchone()[0]), int(queued - aside), int(aside))

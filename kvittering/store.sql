@@ -1,4 +1,4 @@
--- The status store, version 1. Released: never edited, only added to (see broker/sqlite.py).
+-- The status store, version 1. Released: never edited, only added to (see broker/sql/sqlite.py).
 
 -- Every record as it was read, in the order it was read. Packages lie sealed, as they came.
 CREATE TABLE innkommet (
@@ -30,7 +30,7 @@ CREATE TABLE soknad (
     sist_status BLOB                    -- the latest status record that was queued
 );
 CREATE INDEX soknad_eier ON soknad (eier, akseptert_ms);
-CREATE INDEX soknad_ubekreftet ON soknad (akseptert_ms) WHERE NOT levert;
+CREATE INDEX soknad_ubekreftet ON soknad (akseptert_ms) WHERE levert = 0;
 CREATE INDEX soknad_venter ON soknad (venter) WHERE venter > 0;
 
 -- Where to read on.

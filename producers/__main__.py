@@ -20,16 +20,17 @@ from broker.process_clock import process_clock
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
 from broker.runtime import run_process
 from broker.settings import load_settings
-from broker.sqlite import Database
+from broker.sql import open_database
 from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
 from crypto.certificates import load_certificate
 from crypto.keys import KeyRing, Signer, load_private_key, load_secret
 from producers import metrics
 from producers.app import create_app
+from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
-from producers.outbox import MIGRATIONS, Outbox
+from producers.outbox import Outbox
 from producers.places import Places
 from producers.relay import Relay
 from producers.settings import ProducersSettings
@@ -46,7 +47,7 @@ async def main(stop: asyncio.Event) -> None:
     follower = KatalogFollower(katalog, lambda: read_from_start(kafka, [KATALOG]))
     publisher = KafkaPublisher(kafka, client_id="producers")
     dokumentlager = DiskDokumentlager(settings.dokumentlager)
-    async with Database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
+    async with open_database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
         await _sweep(dokumentlager, outbox)
         crash_point("producers.start.swept")

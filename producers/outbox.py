@@ -28,11 +28,10 @@ from broker.record import Outgoing
 from schemas.names import DigisosId, DokumentlagerId, Eier, Kommunenummer, MeldingId, NavEksternRefId, Sha256
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from broker.record import Headers
-    from broker.sqlite import Database
+    from broker.sql import Connection, Database
     from producers.intake import Accepted
 
 MIGRATIONS: Final = (
@@ -65,15 +64,14 @@ MIGRATIONS: Final = (
 )
 """SQL scripts; only ever added to."""
 
-_WAITING: Final = """
-    SELECT nr, digisos_id, topic, storrelse FROM utboks
-    WHERE digisos_id NOT IN (SELECT value FROM json_each(?))
-    ORDER BY nr
-"""
+_PAGE: Final = 500
+"""How many messages are looked at together, in search of what may be published."""
+_WAITING: Final = f"SELECT nr, digisos_id, topic, storrelse FROM utboks WHERE nr > ? ORDER BY nr LIMIT {_PAGE}"  # noqa: S608 - a constant
 _INSERT: Final = """
     INSERT INTO utboks
         (digisos_id, melding_id, kommunenummer, nav_ekstern_ref_id, type, topic, lagt_ms, storrelse, headere, verdi)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    RETURNING nr
 """
 
 
@@ -132,7 +130,7 @@ class Outbox:
     """The outbox in one database.
 
     Args:
-        database: Opened with ``MIGRATIONS``.
+        database: Opened with ``producers.database.MIGRATIONS``.
 
     Attributes:
         added: Set whenever a message was added; whoever waits for it clears it.
@@ -160,7 +158,7 @@ class Outbox:
             StoreError: It cannot be stored, and nothing of it is.
         """
 
-        def write(connection: sqlite3.Connection) -> Registered | None:
+        def write(connection: Connection) -> Registered | None:
             if not _register(connection, accepted):
                 return _find(connection, accepted.soknad.nav_ekstern_ref_id)
             for message in messages:
@@ -189,7 +187,7 @@ class Outbox:
             StoreError: The database cannot be read.
         """
 
-        def read(connection: sqlite3.Connection) -> list[list[Queued]]:
+        def read(connection: Connection) -> list[list[Queued]]:
             chosen = _choose(connection, busy, held, max_runs, max_bytes)
             return [[_load(connection, nr) for nr in run] for run in chosen]
 
@@ -206,7 +204,7 @@ class Outbox:
         """
         numbers, messages = [(queued.nr,) for queued in sent], tuple(new)
 
-        def write(connection: sqlite3.Connection) -> list[Queued]:
+        def write(connection: Connection) -> list[Queued]:
             connection.executemany("DELETE FROM utboks WHERE nr = ?", numbers)
             queued = [Queued(_insert(connection, message), message) for message in messages]
             crash_point("producers.outbox.in-replace")
@@ -234,7 +232,7 @@ class Outbox:
             StoreError: The database cannot be read.
         """
 
-        def read(connection: sqlite3.Connection) -> frozenset[DokumentlagerId]:
+        def read(connection: Connection) -> frozenset[DokumentlagerId]:
             ids = connection.execute("SELECT dokumentlager_id FROM innsending WHERE dokumentlager_id IS NOT NULL")
             return frozenset(DokumentlagerId(row[0]) for row in ids)
 
@@ -254,14 +252,14 @@ class Outbox:
         return None if row is None else StoredPackage(Kommunenummer(row[0]), Sha256(row[1]))
 
 
-def _find(connection: sqlite3.Connection, nav_ekstern_ref_id: NavEksternRefId) -> Registered | None:
+def _find(connection: Connection, nav_ekstern_ref_id: NavEksternRefId) -> Registered | None:
     row = connection.execute(
         "SELECT digisos_id, eier FROM innsending WHERE nav_ekstern_ref_id = ?", (nav_ekstern_ref_id,)
     ).fetchone()
     return None if row is None else Registered(DigisosId(row[0]), Eier(row[1]))
 
 
-def _register(connection: sqlite3.Connection, accepted: Accepted) -> bool:
+def _register(connection: Connection, accepted: Accepted) -> bool:
     """Take the reference; return False when it is taken."""
     soknad = accepted.soknad
     cursor = connection.execute(
@@ -280,7 +278,7 @@ def _register(connection: sqlite3.Connection, accepted: Accepted) -> bool:
     return cursor.rowcount == 1
 
 
-def _insert(connection: sqlite3.Connection, message: Message) -> int:
+def _insert(connection: Connection, message: Message) -> int:
     outgoing = message.outgoing
     value = outgoing.value or b""  # nothing that we send is a tombstone
     cursor = connection.execute(
@@ -298,18 +296,18 @@ def _insert(connection: sqlite3.Connection, message: Message) -> int:
             value,
         ),
     )
-    return int(cursor.lastrowid or 0)
+    return int(cursor.fetchone()[0])
 
 
 def _choose(
-    connection: sqlite3.Connection, busy: Collection[DigisosId], held: Collection[str], max_runs: int, max_bytes: int
+    connection: Connection, busy: Collection[DigisosId], held: Collection[str], max_runs: int, max_bytes: int
 ) -> list[list[int]]:
     """Return the places of what may be published, by digisosId; looks at no value."""
     runs: dict[str, list[int]] = {}
     blocked: set[str] = set()
     size = 0
-    for nr, digisos_id, topic, storrelse in connection.execute(_WAITING, (orjson.dumps(list(busy)).decode(),)):
-        if digisos_id in blocked:
+    for nr, digisos_id, topic, storrelse in _in_order(connection):
+        if digisos_id in busy or digisos_id in blocked:
             continue
         if topic in held:
             blocked.add(digisos_id)
@@ -321,7 +319,16 @@ def _choose(
     return list(runs.values())
 
 
-def _load(connection: sqlite3.Connection, nr: int) -> Queued:
+def _in_order(connection: Connection) -> Iterator[tuple[int, str, str, int]]:
+    """Go through the outbox from its oldest message, a page at a time: a driver may fetch all that a statement finds."""
+    last = 0
+    while page := connection.execute(_WAITING, (last,)).fetchall():
+        for row in page:
+            yield tuple(row)
+        last = page[-1][0]
+
+
+def _load(connection: Connection, nr: int) -> Queued:
     row = connection.execute("SELECT * FROM utboks WHERE nr = ?", (nr,)).fetchone()
     digisos_id = DigisosId(row["digisos_id"])
     headers: Headers = tuple((name, value.encode()) for name, value in orjson.loads(row["headere"]))

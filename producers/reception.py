@@ -9,7 +9,7 @@ from broker.log import get_logger
 from producers.intake import Submission
 from producers.messages import accepted_messages
 from producers.spill import Spill
-from schemas.errors import CertificateError, RefusedError, StoreError
+from schemas.errors import CertificateError, OutcomeUnknownError, RefusedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,6 +76,8 @@ class Reception:
         accepted, messages = await (self._producer.in_turn(finish) if in_memory else self._in_thread(finish))
         try:
             former = await self._producer.outbox.accept(accepted, messages)
+        except OutcomeUnknownError:
+            raise  # it may be ours: what it refers to must stay, and a repeat finds out
         except StoreError:
             await self._forget(accepted)
             raise

@@ -17,7 +17,7 @@ class ProducersSettings(BaseSettings):
     Attributes:
         host: Address to listen on.
         port: TCP port.
-        database: SQLite file of the outbox; made if it is not there.
+        database: The outbox's: a SQLite file, made if it is not there, or ``postgresql://…`` for several instances.
         dokumentlager: Folder of the sealed packages; made if it is not there.
         signing_certificate: PEM; who signs packages. Its subject names the sender's organisasjonsnummer.
         signing_key: PEM of its key, mode 0600.
@@ -39,7 +39,7 @@ class ProducersSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int
-    database: Path
+    database: str = Field(repr=False)  # a URL may hold a password
     dokumentlager: Path
     signing_certificate: Path
     signing_key: Path

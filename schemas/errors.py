@@ -28,12 +28,17 @@
     ├── RefusedError
     │   └── AlreadyAcceptedError
     ├── DeliveryError
-    │   └── BehindDeadLetterError
+    │   ├── BehindDeadLetterError
+    │   ├── ExpiredError
+    │   └── WithdrawnError
     ├── AuditError
     ├── GovernedActError
     │   ├── ApprovalError
     │   └── SelectionChangedError
     ├── StoreError
+    │   ├── OutcomeUnknownError
+    │   ├── StoreFullError
+    │   └── UniqueViolationError
     ├── FagsystemUnavailableError
     ├── FagsystemFailureError
     └── ConfigurationError
@@ -245,6 +250,24 @@ class BehindDeadLetterError(DeliveryError):
         super().__init__("en tidligere melding i samme søknad ligger som dødt brev")
 
 
+class ExpiredError(DeliveryError):
+    """The moment until which the sender let this channel hand the message over has passed: another channel has it now."""
+
+    code = "levering.utlopt"
+
+    def __init__(self) -> None:
+        super().__init__("fristen for å begynne overleveringen er ute")
+
+
+class WithdrawnError(DeliveryError):
+    """The sender has withdrawn the message before it was handed over."""
+
+    code = "levering.tilbakekalt"
+
+    def __init__(self) -> None:
+        super().__init__("avsenderen har trukket meldingen tilbake")
+
+
 class AlreadyAcceptedError(RefusedError):
     """The sender's reference names a søknad that was accepted before: the same søknad, for ever.
 
@@ -289,6 +312,25 @@ class StoreError(MeldingsformidlerError):
 
     code = "lager"
     retriable = True
+
+
+class OutcomeUnknownError(StoreError):
+    """The connection to a database went in the middle of a commit: the write may be kept. Whatever it refers to must stay."""
+
+    code = "lager.uvisst"
+
+
+class StoreFullError(StoreError):
+    """There is no room for a write; nothing of it is kept, and it may be tried again when there is."""
+
+    code = "lager.fullt"
+
+
+class UniqueViolationError(StoreError):
+    """A store has such a row already, by a unique index or its primary key; nothing of the write is kept."""
+
+    code = "lager.finnes"
+    retriable = False
 
 
 class FagsystemUnavailableError(MeldingsformidlerError):

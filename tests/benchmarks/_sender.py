@@ -33,7 +33,7 @@ from broker.log import configure_logging
 from broker.record import Outgoing
 from broker.register import kommune_names, made_up_organisasjonsnummer
 from broker.routing import KATALOG, central_topics, connector_rights, kommune_topics, process_rights
-from broker.sqlite import Database
+from broker.sql import Database, SqliteDatabase
 from consumers.settings import CONFIG_ENV
 from crypto import (
     Authority,
@@ -46,10 +46,11 @@ from crypto import (
     write_private_key,
 )
 from producers.checks import IntakeLimits
+from producers.database import MIGRATIONS
 from producers.dokument import Dokument
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
-from producers.outbox import MIGRATIONS, Message, Outbox, Queued
+from producers.outbox import Message, Outbox, Queued
 from producers.relay import Relay
 from schemas.codec import encode
 from schemas.examples import make_pdf, make_soknad, make_vedlegg, synthetic_fodselsnummer
@@ -315,7 +316,7 @@ class Sender:
 async def running_sender(kafka: KafkaSettings, katalog: Katalog, folder: Path) -> AsyncGenerator[Sender]:
     """Run producer, outbox and relay as ``producers/__main__.py`` puts them together."""
     stop = asyncio.Event()
-    async with Database(folder / "producers.sqlite", MIGRATIONS) as database, KafkaPublisher(kafka) as publisher:
+    async with SqliteDatabase(folder / "producers.sqlite", MIGRATIONS) as database, KafkaPublisher(kafka) as publisher:
         outbox = WatchedOutbox(database)
         producer = Producer(
             katalog=katalog,

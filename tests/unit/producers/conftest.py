@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broker.issuer import LocalIssuer
 from broker.katalog import Katalog
-from broker.sqlite import Database
+from broker.sql import Database, SqliteDatabase
 from broker.tokens import StaticJwks, TokenVerifier
 from broker.web import Health
 from crypto.authority import Authority
@@ -25,6 +25,7 @@ from crypto.spool import Spool
 from crypto.trust import Trust
 from producers.app import create_app
 from producers.checks import IntakeLimits
+from producers.database import MIGRATIONS
 from producers.dokument import Dokument
 from producers.dokumentlager import DiskDokumentlager
 from producers.envelopes import SeenKeys
@@ -32,7 +33,7 @@ from producers.http_client import multipart_body, parts
 from producers.intake import Accepted, Innsending, Sealing, Submission
 from producers.library import IntakeKeys, Producer
 from producers.multipart import MultipartReader
-from producers.outbox import MIGRATIONS, Outbox, Queued
+from producers.outbox import Outbox, Queued
 from producers.places import Places
 from producers.spill import Spill
 from schemas.examples import make_jpeg, make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
@@ -350,7 +351,7 @@ class World:
 
 @pytest.fixture
 async def world(keys: Keys, tmp_path: Path) -> AsyncIterator[World]:
-    async with Database(tmp_path / "producers.sqlite", MIGRATIONS) as database:
+    async with SqliteDatabase(tmp_path / "producers.sqlite", MIGRATIONS) as database:
         world = World(keys, tmp_path, database)
         yield world
         world.producer.close()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import stat
 from typing import TYPE_CHECKING
 
@@ -9,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.sqlite import Database, statements
-from schemas.errors import StoreError
+from broker.sql.ports import Connection
+from broker.sql.scripts import statements
+from broker.sql.sqlite import SqliteDatabase as Database
+from schemas.errors import ConfigurationError, StoreError, StoreFullError, UniqueViolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 MIGRATIONS = ("CREATE TABLE one (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);",)
 
 
-def insert(text: str) -> Callable[[sqlite3.Connection], int | None]:
-    def call(connection: sqlite3.Connection) -> int | None:
-        return connection.execute("INSERT INTO one (text) VALUES (?)", (text,)).lastrowid
+def insert(text: str) -> Callable[[Connection], int]:
+    def call(connection: Connection) -> int:
+        return int(connection.execute("INSERT INTO one (text) VALUES (?) RETURNING id", (text,)).fetchone()[0])
 
     return call
 
 
-def texts(connection: sqlite3.Connection) -> list[str]:
+def texts(connection: Connection) -> list[str]:
     return [row["text"] for row in connection.execute("SELECT text FROM one ORDER BY id")]
 
 
@@ -53,7 +54,7 @@ async def test_writes_that_wait_together_share_a_commit(tmp_path: Path) -> None:
 
 
 async def test_a_write_that_fails_undoes_itself_alone(tmp_path: Path) -> None:
-    def half_done(connection: sqlite3.Connection) -> None:
+    def half_done(connection: Connection) -> None:
         insert("never")(connection)
         raise LookupError("own")
 
@@ -69,18 +70,18 @@ async def test_a_write_that_fails_undoes_itself_alone(tmp_path: Path) -> None:
 async def test_a_broken_unique_index_is_told_by_its_own_name(tmp_path: Path) -> None:
     async with Database(tmp_path / "x.db", MIGRATIONS) as database:
         await database.write(insert("a"))
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(UniqueViolationError):
             await database.write(insert("a"))
         assert await database.read(texts) == ["a"]
 
 
 async def test_a_full_disk_says_so_keeps_nothing_and_ends_when_there_is_room(tmp_path: Path) -> None:
-    def limit(pages: int) -> Callable[[sqlite3.Connection], int]:
+    def limit(pages: int) -> Callable[[Connection], int]:
         return lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()[0]
 
     async with Database(tmp_path / "x.db", MIGRATIONS) as database:
         await database.write(limit(8))
-        with pytest.raises(StoreError, match="disken er full") as raised:
+        with pytest.raises(StoreFullError, match="disken er full") as raised:
             await database.write(insert("x" * 100_000))
         assert raised.value.retriable
         await database.write(limit(1_000))
@@ -138,7 +139,7 @@ async def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
     async with Database(tmp_path / "deep" / "x.db", MIGRATIONS) as database:
         await database.write(insert("a"))
         files = list((tmp_path / "deep").iterdir())
-        assert len(files) == 3
+        assert {file.suffix for file in files} == {".db", ".db-wal", ".db-shm", ".lock"}
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
