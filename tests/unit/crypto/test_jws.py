@@ -109,6 +109,17 @@ def test_other_headers_are_refused(fields: dict[str, object], actors: Actors) ->
         verify_jws(with_header(actors, **fields), [actors.ec_sender[0]])
 
 
+def test_a_signature_of_one_kind_never_passes_for_another(actors: Actors) -> None:
+    certificate, key = actors.ec_sender
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    other = sign_jws(PAYLOAD, key, certificate, typ="revisjon+jws")
+    assert verify_jws(other, [certificate], typ="revisjon+jws") == (PAYLOAD, certificate)
+    with pytest.raises(SignatureError):
+        verify_jws(other, [certificate])
+    with pytest.raises(SignatureError):
+        verify_jws(sign(actors), [certificate], typ="revisjon+jws")
+
+
 def test_an_unknown_certificate_and_one_of_another_kind_are_refused(actors: Actors) -> None:
     with pytest.raises(SignatureError):
         verify_jws(sign(actors), [actors.authority.certificate])
