@@ -10,7 +10,10 @@ Rules:
    deliver, so they never move the citizen's status; their code is shown beside it.
 4. From MOTTATT on, the latest digisos-soker.json decides, in either direction: a kommune may reopen a case.
 5. What is late, what repeats and what a newer sender invents changes nothing. It is recorded and shown by others.
-6. The three sources write to three topics, which race. For any order in which they arrive, the end is the same, as long as
+6. SENDT_PA_PAPIR comes from the print channel's closing receipt alone: a letter is on its way, and nobody has said that it came.
+   What the fagsystem says outranks it; what a channel says after the message was withdrawn from it is no input at all
+   (``kanaler``).
+7. The three sources write to three topics, which race. For any order in which they arrive, the end is the same, as long as
    each source's own order is kept. The table has this property because the fagsystem's inputs never look back at
    transport, and only the case can move from MOTTATT on; a hypothesis test holds it.
 
@@ -30,6 +33,7 @@ class Soknadsstatus(StrEnum):
 
     AKSEPTERT = "AKSEPTERT"
     SENDT = "SENDT"
+    SENDT_PA_PAPIR = "SENDT_PA_PAPIR"
     MOTTATT = "MOTTATT"
     UNDER_BEHANDLING = "UNDER_BEHANDLING"
     FERDIGBEHANDLET = "FERDIGBEHANDLET"
@@ -47,6 +51,9 @@ class Transport(Enum):
     IKKE_SENDT = "IKKE_SENDT"
     SVARUT_FEIL = "SVARUT_FEIL"
     STOPPET = "STOPPET"
+    OMFORSEGLET = "OMFORSEGLET"
+    TILBAKEKALT = "TILBAKEKALT"
+    UTSKREVET = "UTSKREVET"
 
 
 class Svar(Enum):
@@ -76,10 +83,14 @@ FAILURES: Final = frozenset(
         Transport.IKKE_SENDT,
         Transport.SVARUT_FEIL,
         Transport.STOPPET,
+        Transport.TILBAKEKALT,
         Svar.AVVIST,
     }
 )
 """Inputs that say that an attempt failed (rule 3); operators see their code until something says otherwise."""
+
+OVERCOMES: Final[frozenset[Input]] = frozenset({Svar.LEVERT, Transport.BEKREFTET, Transport.UTSKREVET})
+"""Inputs that say otherwise: after one of them a former failure's code is not shown any more."""
 
 AT_FAGSYSTEM: Final = frozenset(
     {
@@ -103,6 +114,7 @@ _ON_ITS_WAY: Final[Mapping[Input, Soknadsstatus]] = {
     Transport.BEKREFTET: Soknadsstatus.SENDT,
     Svar.LEVERT: Soknadsstatus.SENDT,
     Svar.AVVIST: Soknadsstatus.SENDT,
+    Transport.UTSKREVET: Soknadsstatus.SENDT_PA_PAPIR,
     Svar.MOTTATT: Soknadsstatus.MOTTATT,
     **_CASE,
 }
@@ -111,7 +123,12 @@ TRANSITIONS: Final[Mapping[Soknadsstatus | None, Mapping[Input, Soknadsstatus]]]
     {
         None: {Transport.AKSEPTERT: Soknadsstatus.AKSEPTERT, **_ON_ITS_WAY},
         Soknadsstatus.AKSEPTERT: _ON_ITS_WAY,
-        Soknadsstatus.SENDT: {Svar.MOTTATT: Soknadsstatus.MOTTATT, **_CASE},
+        Soknadsstatus.SENDT: {
+            Transport.UTSKREVET: Soknadsstatus.SENDT_PA_PAPIR,
+            Svar.MOTTATT: Soknadsstatus.MOTTATT,
+            **_CASE,
+        },
+        Soknadsstatus.SENDT_PA_PAPIR: {Svar.MOTTATT: Soknadsstatus.MOTTATT, **_CASE},
         Soknadsstatus.MOTTATT: _CASE,
         Soknadsstatus.UNDER_BEHANDLING: _CASE,
         Soknadsstatus.FERDIGBEHANDLET: _CASE,

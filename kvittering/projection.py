@@ -11,6 +11,8 @@ Rules:
 3. A søknad belongs to the kommune of its first AKSEPTERT. Before that is known, what others say about it waits.
 4. What waits is bounded for each issuer, so that nobody fills a søknad's state: one more is refused.
 5. The history is ordered by when things happened, by their own clocks; ties by source and by each source's order.
+6. What comes from a channel after the message was withdrawn from it (``kanaler``) stands in the history, marked as late, and has
+   no other effect.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from kvittering.chain import VENTER_SOKNAD, Verdicts, connect, judge
 from kvittering.facts import Fact, Ledd, Sakshendelse, SoknadState
+from kvittering.kanaler import ENDS, withdrawals_of
 from kvittering.lifecycle import (
     AT_FAGSYSTEM,
     FAILURES,
+    OVERCOMES,
     Soknadsstatus,
-    Svar,
     follow,
     sak_input,
     svar_input,
@@ -37,9 +40,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kvittering.facts import Melding
+    from kvittering.kanaler import Withdrawals
     from kvittering.lifecycle import Input
     from schemas.errors import MeldingsformidlerError
     from schemas.names import Eier, Kommunenummer, MeldingId, NavEksternRefId
+    from schemas.records import TransportRecord
 
 Kilde = Literal["transport", "kvittering", "sak"]
 MAX_WAITING: Final = 200
@@ -73,7 +78,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Innslag:
-    """A line of the history."""
+    """A line of the history; ``for_sent`` says that it came too late to count (rule 6)."""
 
     tidspunkt: datetime
     type: Kilde
@@ -82,6 +87,7 @@ class Innslag:
     kode: str | None = None
     utsteder: str | None = None
     melding_id: MeldingId | None = None
+    for_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +216,8 @@ def project(state: SoknadState, known: Verdicts | None = None) -> Projection:
     meldinger = state.meldinger()
     first = next(iter(meldinger), None)
     valid = tuple(h for h in state.hendelser if h.melding_id not in verdicts.refused and first is not None)
-    steps = {melding_id: _steps_of(melding_id, state, verdicts, first) for melding_id in meldinger}
+    withdrawals = withdrawals_of(state.transport)
+    steps = {melding_id: _steps_of(melding_id, state, verdicts, first, withdrawals) for melding_id in meldinger}
     own = [*steps[first], *_case_steps(valid)] if first is not None else []
     status, oppdatert, mottatt = _fold(own)
     statuses = tuple(
@@ -225,7 +232,7 @@ def project(state: SoknadState, known: Verdicts | None = None) -> Projection:
         oppdatert=oppdatert,
         kode=_latest_code(statuses, steps),
         mottatt=mottatt,
-        historikk=_history(state, verdicts, valid),
+        historikk=_history(state, verdicts, valid, first, withdrawals),
         meldinger=statuses,
         verdicts=verdicts,
     )
@@ -240,19 +247,27 @@ class _Step(NamedTuple):
     kode: str | None
 
 
-def _steps_of(melding_id: MeldingId, state: SoknadState, verdicts: Verdicts, first: MeldingId | None) -> list[_Step]:
-    """Return the steps of one message: its transport, then the kvitteringer that answer it."""
+def _steps_of(
+    melding_id: MeldingId, state: SoknadState, verdicts: Verdicts, first: MeldingId | None, withdrawals: Withdrawals
+) -> list[_Step]:
+    """Return the steps of one message: its transport, then the kvitteringer that answer it; without what is late."""
     steps = [
         _Step(r.tidspunkt, _LANES["transport"], transport_input(r.type), r.kode or r.type)
         for r in state.transport
-        if r.melding_id == melding_id
+        if r.melding_id == melding_id and not _ended(r, withdrawals)
     ]
     steps += [
         _Step(c.tidspunkt, _LANES["kvittering"], svar_input(c.status), c.kode or c.status)
         for c in (ledd.claims for ledd in verdicts.holds)
         if (c.melding_id or first) == melding_id  # an unreadable record is answered without meldingId
+        and not withdrawals.is_late(melding_id, c.kanal, c.tidspunkt)
     ]
     return steps
+
+
+def _ended(record: TransportRecord, withdrawals: Withdrawals) -> bool:
+    """Return whether a transport event is from after a person ended the message."""
+    return record.type not in ENDS and withdrawals.is_ended(record.melding_id, record.tidspunkt)
 
 
 def _case_steps(hendelser: tuple[Sakshendelse, ...]) -> list[_Step]:
@@ -285,8 +300,8 @@ def _melding_status(melding: Melding, steps: list[_Step], *, at_fagsystem: bool)
 
 
 def _last_answer(steps: list[_Step]) -> _Step | None:
-    """Return the latest failure or LEVERT; a SENDT is no answer, and may carry a later time than its own answer."""
-    answers = [step for step in steps if step.input in FAILURES or step.input is Svar.LEVERT]
+    """Return the latest failure, or what overcame it; a SENDT is no answer, and may carry a later time than its own answer."""
+    answers = [step for step in steps if step.input in FAILURES or step.input in OVERCOMES]
     answers.reverse()  # of two at the same moment max returns the first, and the one that came last should count
     return max(answers, key=lambda step: (step.tidspunkt, step.lane), default=None)
 
@@ -300,15 +315,32 @@ def _latest_code(statuses: tuple[MeldingStatus, ...], steps: Mapping[MeldingId, 
     return max(failing)[1] if failing else None
 
 
-def _history(state: SoknadState, verdicts: Verdicts, hendelser: tuple[Sakshendelse, ...]) -> tuple[Innslag, ...]:
+def _history(
+    state: SoknadState,
+    verdicts: Verdicts,
+    hendelser: tuple[Sakshendelse, ...],
+    first: MeldingId | None,
+    withdrawals: Withdrawals,
+) -> tuple[Innslag, ...]:
     lines = [
-        Innslag(r.tidspunkt, "transport", r.type, kanal=r.kanal, kode=r.kode, melding_id=r.melding_id)
+        Innslag(r.tidspunkt, "transport", r.type, r.kanal, r.kode, None, r.melding_id, _ended(r, withdrawals))
         for r in state.transport
     ]
-    lines += [
-        Innslag(c.tidspunkt, "kvittering", c.status, c.kanal, c.kode, c.utsteder, c.melding_id)
-        for c in (ledd.claims for ledd in verdicts.holds)
-    ]
+    for claims in (ledd.claims for ledd in verdicts.holds):
+        about = claims.melding_id or first
+        late = about is not None and withdrawals.is_late(about, claims.kanal, claims.tidspunkt)
+        lines.append(
+            Innslag(
+                claims.tidspunkt,
+                "kvittering",
+                claims.status,
+                claims.kanal,
+                claims.kode,
+                claims.utsteder,
+                claims.melding_id,
+                late,
+            )
+        )
     if hendelser:
         latest = hendelser[-1]
         lines += [Innslag(s.tidspunkt, "sak", s.status, utsteder=latest.avsender) for s in latest.statuser]

@@ -30,7 +30,8 @@ def citizen_view(projection: Projection) -> dict[str, Any]:
 
     Returns:
         ``{digisosId, kommunenummer, navEksternRefId, status, oppdatert, historikk, kvitteringer}``, where ``historikk`` is
-        ``[{tidspunkt, type, verdi, kanal?, kode?, utsteder?}]`` by time and ``kvitteringer`` the JWSs that count.
+        ``[{tidspunkt, type, verdi, kanal?, kode?, utsteder?, forSent?}]`` by time and ``kvitteringer`` the JWSs that hold.
+        ``forSent: true`` stands on what came too late to count.
     """
     return {
         "digisosId": projection.state.digisos_id,
@@ -108,7 +109,9 @@ def version_of(view: bytes) -> str:
 
 def _line(line: Innslag) -> dict[str, Any]:
     optional = {"kanal": line.kanal, "kode": line.kode, "utsteder": line.utsteder, "meldingId": line.melding_id}
-    present = {name: value for name, value in optional.items() if value is not None}
+    present: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    if line.for_sent:
+        present["forSent"] = True
     return {"tidspunkt": timestamp(line.tidspunkt), "type": line.type, "verdi": line.verdi} | present
 
 

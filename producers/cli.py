@@ -263,6 +263,7 @@ def _show(view: dict[str, Any], *, as_json: bool, seen: int = 0) -> int:
         console.print(f"[bold]{view['digisosId']}[/]  kommune {view['kommunenummer'] or '–'}")
     for line in history[seen:]:
         details = "  ".join(str(line[key]) for key in ("kanal", "kode", "utsteder") if line.get(key))
+        details += "  [yellow]for sent, endrer ingenting[/]" if line.get("forSent") else ""
         console.print(f"  {line['tidspunkt']}  {line['type']:10} {line['verdi'] or '':20} [dim]{details}[/]")
     console.print(f"  [bold]{view['status'] or 'UKJENT'}[/]  {len(view['kvitteringer'])} kvitteringer")
     return len(history)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from schemas.names import DigisosId
 
-FINAL: Final = frozenset({"FERDIGBEHANDLET", "BEHANDLES_IKKE"})
+FINAL: Final = frozenset({"FERDIGBEHANDLET", "BEHANDLES_IKKE", "SENDT_PA_PAPIR"})
+"""A letter closes the digital way; the kommune may still write about the case, and the status follows it."""
 UNKNOWN_PATIENCE_S: Final = 15.0
 """How long a søknad that was just sent may be unknown to the status API, which learns of it over Kafka."""
 RETRY_S: Final = 0.3

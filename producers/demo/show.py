@@ -14,8 +14,8 @@ from broker.register import kommune_names
 from producers.demo.journey import Journey
 from producers.demo.verdict import Check
 
-_STATUSES: Final = ("", "AKSEPTERT", "SENDT", "MOTTATT", "UNDER_BEHANDLING", "FERDIGBEHANDLET")
-_HEADINGS: Final = ("på vei inn", "akseptert", "sendt", "mottatt", "under behandling", "ferdig behandlet")
+_STATUSES: Final = ("", "AKSEPTERT", "SENDT", "SENDT_PA_PAPIR", "MOTTATT", "UNDER_BEHANDLING", "FERDIGBEHANDLET")
+_HEADINGS: Final = ("på vei inn", "akseptert", "sendt", "på papir", "mottatt", "under behandling", "ferdig behandlet")
 _SHORT: Final[dict[str, str]] = dict(zip(_STATUSES, _HEADINGS, strict=True))
 _WIDE: Final = 140
 """Columns for the tables where no terminal says how many there are, so that a row stays on its line in a log."""

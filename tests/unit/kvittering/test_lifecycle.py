@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvittering.lifecycle import (
     AT_FAGSYSTEM,
@@ -54,8 +55,25 @@ def test_every_status_has_a_row() -> None:
     assert set(TRANSITIONS) == {None, *Soknadsstatus}
 
 
+def test_printed_is_sent_on_paper_and_never_mottatt() -> None:
+    assert run(Transport.AKSEPTERT, Transport.SENDT, Transport.TTL_TIDSAVBRUDD, Transport.UTSKREVET) is S.SENDT_PA_PAPIR
+    assert run(Transport.UTSKREVET) is S.SENDT_PA_PAPIR
+    assert S.SENDT_PA_PAPIR not in AT_FAGSYSTEM
+
+
+def test_only_the_print_channels_closing_receipt_gives_sent_on_paper() -> None:
+    reached = {event for row in TRANSITIONS.values() for event, after in row.items() if after is S.SENDT_PA_PAPIR}
+    assert reached == {Transport.UTSKREVET}
+
+
+def test_what_the_fagsystem_says_outranks_paper() -> None:
+    assert run(Svar.MOTTATT, start=S.SENDT_PA_PAPIR) is S.MOTTATT
+    assert run(Sak.UNDER_BEHANDLING, start=S.SENDT_PA_PAPIR) is S.UNDER_BEHANDLING
+    assert run(Transport.UTSKREVET, start=S.MOTTATT) is S.MOTTATT
+
+
 @pytest.mark.parametrize("failure", sorted(FAILURES, key=str))
-@pytest.mark.parametrize("status", [S.SENDT, *sorted(AT_FAGSYSTEM)])
+@pytest.mark.parametrize("status", [S.SENDT, S.SENDT_PA_PAPIR, *sorted(AT_FAGSYSTEM)])
 def test_a_failure_never_moves_the_citizens_status(failure: Input, status: Soknadsstatus) -> None:
     assert follow(status, failure) is status
 
@@ -120,3 +138,41 @@ def test_topics_may_race_and_the_end_is_the_same(
     lanes: list[list[Input]] = [[Transport.AKSEPTERT, *transport], [*svar], [*sak]]
     in_turn = [one for lane in lanes for one in lane]
     assert run(*interleaved(lanes, choices)) is run(*in_turn)
+
+
+class Life(RuleBasedStateMachine):
+    """One søknad whose three sources write in any order, beside what must hold whatever they write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status: Soknadsstatus | None = None
+        self.seen: list[Input] = []
+
+    @rule(event=st.sampled_from(INPUTS))
+    def something_happens(self, event: Input) -> None:
+        before, self.status = self.status, follow(self.status, event)
+        self.seen.append(event)
+        if not isinstance(event, Sak):
+            assert rank(self.status) >= rank(before), "only the case may go back"
+
+    @invariant()
+    def mottatt_is_the_fagsystems_word(self) -> None:
+        answered = any(event is Svar.MOTTATT or isinstance(event, Sak) for event in self.seen)
+        assert (self.status in AT_FAGSYSTEM) is answered
+
+    @invariant()
+    def paper_is_shown_when_it_was_printed_and_the_fagsystem_is_silent(self) -> None:
+        printed = Transport.UTSKREVET in self.seen
+        assert (self.status is S.SENDT_PA_PAPIR) is (printed and self.status not in AT_FAGSYSTEM)
+
+    @invariant()
+    def the_latest_case_decides(self) -> None:
+        cases = [event for event in self.seen if isinstance(event, Sak)]
+        assert not cases or self.status == cases[-1].value
+
+
+def rank(status: Soknadsstatus | None) -> int:
+    return [None, S.AKSEPTERT, S.SENDT, S.SENDT_PA_PAPIR].index(status) if status not in AT_FAGSYSTEM else 4
+
+
+TestLife = Life.TestCase

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from kvittering.facts import SoknadState
@@ -64,3 +65,16 @@ def test_a_soknad_that_is_not_known_has_no_status_for_the_portal(kit: Any, oslo:
     record = status_record(shown(soknad.transport("AKSEPTERT")))
     assert record is not None
     assert (record.status, record.oppdatert, record.kode) == ("AKSEPTERT", kit.now, None)
+
+
+def test_what_came_too_late_is_marked_and_nothing_else_is(kit: Any, oslo: Any) -> None:
+    soknad = kit.soknad()
+    late = oslo.issue(soknad, tidspunkt=kit.now + timedelta(seconds=40))
+    projection = shown(soknad.transport("AKSEPTERT"), soknad.transport("TTL_TIDSAVBRUDD", 20), late)
+    for view in (citizen_view(projection), operator_view(projection)):
+        assert [(line["verdi"], line.get("forSent")) for line in view["historikk"]] == [
+            ("AKSEPTERT", None),
+            ("TTL_TIDSAVBRUDD", None),
+            ("MOTTATT", True),
+        ]
+        assert view["kvitteringer"] == [late.jws]

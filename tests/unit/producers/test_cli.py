@@ -226,6 +226,15 @@ def test_a_line_of_the_history_is_shown_once(portal: Portal) -> None:
     assert result.stdout.count("VEDTATT") == 1
 
 
+def test_what_came_too_late_is_said_to_be_so(portal: Portal) -> None:
+    view = make_view("SENDT_PA_PAPIR", "UTSKREVET", "MOTTATT")
+    view["historikk"][-1]["forSent"] = True
+    portal.views = [view]
+    lines = run("status", ID, *STATUS).stdout.splitlines()
+    assert [("for sent" in line) for line in lines if "UTSKREVET" in line or "MOTTATT" in line] == [False, True]
+    assert "SENDT_PA_PAPIR" in lines[-1]
+
+
 def test_without_a_token_the_senders_key_is_looked_for_and_its_absence_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

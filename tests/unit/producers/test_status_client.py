@@ -74,4 +74,5 @@ async def test_patience_with_an_unknown_soknad_ends(monkeypatch: pytest.MonkeyPa
 
 def test_a_case_that_is_closed_is_final() -> None:
     assert is_final({"status": "FERDIGBEHANDLET"})
+    assert is_final({"status": "SENDT_PA_PAPIR"})
     assert not is_final({"status": "MOTTATT"})
