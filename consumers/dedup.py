@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Final, Self
 
 from broker.krasj import crash_point
 from broker.record import TopicPartition
-from broker.sqlite import Database
+from broker.sql import Connection, Database, Row, open_database
 from schemas.kvittering import AVVIST, GRAD_INGEN, LEVERT, KvitteringClaims
 from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
@@ -75,10 +74,21 @@ MIGRATIONS: Final = (
 
 _COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
 _INSERT: Final = f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
-_TAKE_OVER: Final = f"INSERT OR IGNORE INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1)"  # noqa: S608 - constants
+_TAKE_OVER: Final = f"""
+    INSERT INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1) ON CONFLICT DO NOTHING
+"""  # noqa: S608 - constants
 _OF_MELDING: Final = f"SELECT {_COLUMNS} FROM kvittering WHERE melding_id = ? ORDER BY nr"  # noqa: S608 - a constant
 _MARK: Final = "UPDATE kvittering SET published = 1 WHERE kvittering_id = ?"
+_BURY: Final = "INSERT INTO dead_key (kommunenummer, record_key) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _REVIVE: Final = "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?"
+_REACH: Final = """
+    INSERT INTO position (topic, partition, next) VALUES (?, ?, ?)
+    ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next
+"""
+_PUT: Final = """
+    INSERT INTO state (kommunenummer, name, value) VALUES (?, ?, ?)
+    ON CONFLICT (kommunenummer, name) DO UPDATE SET value = excluded.value
+"""
 _UNDELIVERED: Final = """
     SELECT 1 FROM kvittering AS dead
     WHERE dead.kommunenummer = ? AND dead.digisos_id = ? AND dead.status = 'AVVIST' AND dead.grad = 'INGEN'
@@ -154,11 +164,11 @@ class DedupStore:
     """The local store. Use as an asynchronous context manager, or call ``open`` and ``close``.
 
     Args:
-        path: Its file; one connector process owns it.
+        place: Its SQLite file, or ``postgresql://…``; one connector process owns it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, MIGRATIONS)
+    def __init__(self, place: str | Path) -> None:
+        self._database = open_database(place, MIGRATIONS)
         self._known: set[int] = set()
 
     async def __aenter__(self) -> Self:
@@ -171,13 +181,13 @@ class DedupStore:
         await self.close()
 
     async def open(self) -> None:
-        """Open the file; see ``Database.open``."""
+        """Open the database; see ``Database.open``."""
         await self._database.open()
         query = "SELECT DISTINCT melding_id FROM kvittering WHERE melding_id IS NOT NULL"
         self._known = await self._database.read(lambda db: {_trace(row[0]) for row in db.execute(query)})
 
     async def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         await self._database.close()
 
     async def of_melding(self, melding_id: MeldingId) -> tuple[Issued, ...]:
@@ -228,7 +238,7 @@ class DedupStore:
             StoreError: Nothing was issued.
         """
 
-        def add(db: sqlite3.Connection) -> Issued:
+        def add(db: Connection) -> Issued:
             if unless is not None and (there := _there(db, *unless)) is not None:
                 return there
             head = db.execute(
@@ -240,7 +250,7 @@ class DedupStore:
             db.execute(_INSERT, issued.row())
             crash_point("consumers.dedup.before-commit")
             if dead_key is not None:
-                db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, dead_key))
+                db.execute(_BURY, (kommunenummer, dead_key))
             return issued
 
         issued = await self._database.write(add)
@@ -250,7 +260,7 @@ class DedupStore:
     async def take_over(self, kvitteringer: Sequence[Issued], reached: TopicPartition, next_offset: int) -> None:
         """Take over kvitteringer that were found on the topic, up to this place; known ones are published, then."""
 
-        def add(db: sqlite3.Connection) -> None:
+        def add(db: Connection) -> None:
             db.executemany(
                 _TAKE_OVER,
                 [each.row() for each in kvitteringer],
@@ -258,7 +268,7 @@ class DedupStore:
             db.executemany(_MARK, [(each.kvittering_id,) for each in kvitteringer])
             for kommunenummer, digisos_id in {(each.kommunenummer, each.digisos_id) for each in kvitteringer}:
                 _judge_key(db, kommunenummer, digisos_id)
-            db.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", (*reached, next_offset))
+            db.execute(_REACH, (*reached, next_offset))
 
         await self._database.write(add)
         self._remember(*kvitteringer)
@@ -286,9 +296,7 @@ class DedupStore:
 
     async def add_dead_key(self, kommunenummer: Kommunenummer, key: str) -> None:
         """Note that a key is dead, when there is no kvittering to go with it."""
-        await self._database.write(
-            lambda db: db.execute("INSERT OR IGNORE INTO dead_key VALUES (?, ?)", (kommunenummer, key))
-        )
+        await self._database.write(lambda db: db.execute(_BURY, (kommunenummer, key)))
 
     async def judge_key(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:
         """Find out, after a redriven melding was answered, whether the søknad's key is dead; remember and return it."""
@@ -304,7 +312,10 @@ class DedupStore:
     async def add_case(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> None:
         """Note that a case update was published."""
         await self._database.write(
-            lambda db: db.execute("INSERT OR IGNORE INTO sak VALUES (?, ?)", (kommunenummer, digisos_id))
+            lambda db: db.execute(
+                "INSERT INTO sak (kommunenummer, digisos_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (kommunenummer, digisos_id),
+            )
         )
 
     def state(self, kommunenummer: Kommunenummer) -> StoredState:
@@ -327,9 +338,7 @@ class StoredState:
 
     async def put(self, name: str, value: str) -> None:
         """Keep ``value``; durable when it returns."""
-        await self._database.write(
-            lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (self._kommunenummer, name, value))
-        )
+        await self._database.write(lambda db: db.execute(_PUT, (self._kommunenummer, name, value)))
 
 
 def _trace(melding_id: str) -> int:
@@ -337,19 +346,18 @@ def _trace(melding_id: str) -> int:
     return int(melding_id[-12:] + melding_id[:3], 16)
 
 
-def _there(db: sqlite3.Connection, melding_id: MeldingId, is_enough: Callable[[Issued], bool]) -> Issued | None:
+def _there(db: Connection, melding_id: MeldingId, is_enough: Callable[[Issued], bool]) -> Issued | None:
     return next((each for each in _issued(db.execute(_OF_MELDING, (melding_id,))) if is_enough(each)), None)
 
 
-def _judge_key(db: sqlite3.Connection, kommunenummer: str, digisos_id: str) -> bool:
+def _judge_key(db: Connection, kommunenummer: str, digisos_id: str) -> bool:
     """A key is dead while a melding of it was dead-lettered and never answered by the fagsystem."""
     dead = db.execute(_UNDELIVERED, (kommunenummer, digisos_id)).fetchone() is not None
-    change = "INSERT OR IGNORE INTO dead_key VALUES (?, ?)" if dead else _REVIVE
-    db.execute(change, (kommunenummer, digisos_id))
+    db.execute(_BURY if dead else _REVIVE, (kommunenummer, digisos_id))
     return dead
 
 
-def _issued(rows: Iterable[sqlite3.Row]) -> tuple[Issued, ...]:
+def _issued(rows: Iterable[Row]) -> tuple[Issued, ...]:
     return tuple(
         Issued(
             Uuid(row["kvittering_id"]),
