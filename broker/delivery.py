@@ -17,14 +17,15 @@ A shell (``consumers.session``) reads Kafka, talks to the fagsystem and carries 
 9. What is open is bounded: a full partition pauses, and resumes when half of it is done.
 10. ``Revoked`` empties a partition. Results that come later carry an old generation and are ignored.
 11. Nødhjelp goes first among the records that may go, never before its own key's earlier ones.
+12. A hand-over that has not begun when its record expires never begins: dead letter, without waiting for a time, a place or a
+    fagsystem that is down. What is under way by then may end. A record that is expired and was answered is answered again.
+13. A withdrawal takes its melding out of the line wherever it waits. What is at the fagsystem by then is answered first, and the
+    withdrawal repeats that answer. A withdrawn melding blocks its key only if it was the søknad itself.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from broker.delivery_messages import (
@@ -50,61 +51,19 @@ from broker.delivery_messages import (
     Retry,
     Revoked,
     Ticket,
+    Withdraw,
+    WithdrawalSeen,
 )
+from broker.delivery_state import Breaker, Entry, Partition, State, Step, Waiting
 from broker.record import Attempt
-from broker.retry import ALWAYS, Course, Random, asked_delay, delay, rule_for
-from schemas.errors import BehindDeadLetterError, FagsystemFailureError
+from broker.retry import ALWAYS, Course, Random, Rule, asked_delay, delay, rule_for
+from schemas.errors import BehindDeadLetterError, ExpiredError, FagsystemFailureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from schemas.errors import MeldingsformidlerError
-
-
-class _Step(Enum):
-    DELIVER = 1
-    DEAD_LETTER = 2
-    PUBLISH = 3
-
-
-class _State(Enum):
-    WAITING = 1  # behind its key, or for a free place
-    RUNNING = 2  # a command is out
-    SLEEPING = 3  # until its time
-    DONE = 4
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    ticket: Ticket
-    received: Received
-    sequence: int
-    step: _Step = _Step.DELIVER
-    state: _State = _State.WAITING
-    error: MeldingsformidlerError | None = None
-    attempts: list[Attempt] = field(default_factory=list[Attempt])
-    failures: int = 0
-
-    @property
-    def key(self) -> tuple[int, str]:
-        return self.ticket.partition, self.received.key
-
-
-@dataclass(slots=True)
-class _Partition:
-    generation: int
-    entries: dict[int, _Entry] = field(default_factory=dict[int, _Entry])
-    next_offset: int = -1
-    paused: bool = False
-    full: bool = False
-
-
-@dataclass(slots=True)
-class _Breaker:
-    until: datetime
-    failures: int = 1
-    probe: _Entry | None = None
 
 
 class Delivery:
@@ -124,14 +83,14 @@ class Delivery:
         self._random = random
         self._limits = limits or Limits()
         self._dead = set(dead_keys)
-        self._partitions: dict[int, _Partition] = {}
-        self._queues: dict[tuple[int, str], deque[_Entry]] = {}
-        self._ready: list[tuple[bool, int, _Entry]] = []
-        self._sleeping: list[tuple[datetime, int, _Entry]] = []
+        self._withdrawn: set[str] = set()
+        self._partitions: dict[int, Partition] = {}
+        self._queues: dict[tuple[int, str], deque[Entry]] = {}
+        self._waiting = Waiting()
         self._running = 0
         self._bytes = 0
         self._open = 0
-        self._breaker: _Breaker | None = None
+        self._breaker: Breaker | None = None
         self._sequence = 0
         self._generation = 0
         self._draining = False
@@ -139,10 +98,10 @@ class Delivery:
     @property
     def next_due(self) -> datetime | None:
         """When ``Due`` should be fed; None when nothing waits for time."""
-        moments = [self._sleeping[0][0]] if self._sleeping else []
+        moments = [self._waiting.next_moment]
         if self._breaker is not None and self._breaker.probe is None and self._can_start():
             moments.append(self._breaker.until)
-        return min(moments, default=None)
+        return min((each for each in moments if each is not None), default=None)
 
     @property
     def is_down(self) -> bool:
@@ -165,25 +124,30 @@ class Delivery:
             case Draining():
                 self._draining = True
                 commands = []
-            case Assigned(partitions):
-                commands = self._assign(partitions)
+            case Assigned(partitions, dead_keys):
+                commands = self._assign(partitions, dead_keys)
             case Revoked(partitions):
                 commands = self._revoke(partitions)
             case Received():
                 commands = self._receive(event)
+            case WithdrawalSeen(partition, key, melding):
+                commands = self._withdraw((partition, key), melding)
             case Due():
                 commands = self._wake(now)
             case Handled() | Failed() | DeadLettered() | KvitteringPublished():
                 commands = self._result(event, now)
+        commands += self._expire(now)
         commands += self._start(now)
         commands += self._flow()
         return commands
 
-    def _assign(self, partitions: frozenset[int]) -> list[Command]:
+    def _assign(self, partitions: frozenset[int], dead_keys: frozenset[str] | None) -> list[Command]:
         self._draining = False
+        if dead_keys is not None:
+            self._dead = set(dead_keys)
         for partition in sorted(partitions - self._partitions.keys()):
             self._generation += 1
-            self._partitions[partition] = _Partition(self._generation)
+            self._partitions[partition] = Partition(self._generation)
         return []
 
     def _revoke(self, partitions: frozenset[int]) -> list[Command]:
@@ -195,11 +159,9 @@ class Delivery:
                 self._bytes -= entry.received.size
                 self._open -= 1
                 self._leave(entry)
-                entry.state = _State.DONE
-        self._ready = [item for item in self._ready if item[2].state is _State.WAITING]
-        self._sleeping = [item for item in self._sleeping if item[2].state is _State.SLEEPING]
-        heapq.heapify(self._ready)
-        heapq.heapify(self._sleeping)
+                entry.state = State.DONE
+        self._waiting.tidy()
+        self._withdrawn.clear()  # whoever has the partitions now reads the withdrawals itself
         return []
 
     def _receive(self, event: Received) -> list[Command]:
@@ -207,22 +169,38 @@ class Delivery:
         if partition is None or event.offset < partition.next_offset:
             return []  # read before the partition was lost, or read twice
         self._sequence += 1
-        entry = _Entry(Ticket(event.partition, event.offset, partition.generation), event, self._sequence)
+        entry = Entry(Ticket(event.partition, event.offset, partition.generation), event, self._sequence)
         partition.entries[event.offset] = entry
         partition.next_offset = event.offset + 1
         self._bytes += event.size
         self._open += 1
         queue = self._queues.setdefault(entry.key, deque())
         queue.append(entry)
-        return self._promote(entry) if queue[0] is entry else []
+        commands = self._withdraw(entry.key, event.melding) if event.withdraws and event.melding is not None else []
+        return [*commands, *(self._promote(entry) if queue[0] is entry and entry.may_change else [])]
 
-    def _promote(self, entry: _Entry) -> list[Command]:
+    def _withdraw(self, key: tuple[int, str], melding: str) -> list[Command]:
+        """Take a melding out of the line: now if it is the first of its key, else when it becomes the first."""
+        self._withdrawn.add(melding)
+        first = next(iter(self._queues.get(key, ())), None)
+        if first is None or first.received.melding != melding or not first.may_change:
+            return []
+        commands = self._promote(first)
+        self._waiting.tidy()
+        return commands
+
+    def _is_withdrawn(self, entry: Entry) -> bool:
+        return entry.received.withdraws or entry.received.melding in self._withdrawn
+
+    def _promote(self, entry: Entry) -> list[Command]:
         """Let the first of its key go."""
+        if entry.received.error is None and self._is_withdrawn(entry):
+            return self._run(entry, Step.WITHDRAW)
         if entry.received.key in self._dead and not entry.received.redriven:
             return self._give_up(entry, BehindDeadLetterError())
         if entry.received.error is not None:
             return self._give_up(entry, entry.received.error)
-        heapq.heappush(self._ready, (not entry.received.urgent, entry.sequence, entry))
+        self._waiting.ready(entry)
         return []
 
     def _result(self, event: Handled | Failed | DeadLettered | KvitteringPublished, now: datetime) -> list[Command]:
@@ -230,31 +208,36 @@ class Delivery:
         if entry is None:
             return []
         match event:
-            case Handled(repeated=repeated, revives=revives):
-                self._leave(entry)
-                if revives:
-                    self._dead.discard(entry.received.key)
-                return [*([] if repeated else self._close_breaker()), *self._run(entry, _Step.PUBLISH)]
+            case Handled():
+                return self._handled(entry, event)
             case DeadLettered(answerable=answerable, blocks=blocks):
                 if blocks:
                     self._dead.add(entry.received.key)
-                return self._run(entry, _Step.PUBLISH) if answerable else self._finish(entry)
+                return self._run(entry, Step.PUBLISH) if answerable else self._finish(entry)
             case KvitteringPublished():
                 return self._finish(entry)
             case Failed(error=error):
                 return self._fail(entry, error, now)
 
-    def _entry(self, ticket: Ticket) -> _Entry | None:
+    def _handled(self, entry: Entry, event: Handled) -> list[Command]:
+        asked = entry.step is Step.DELIVER and not event.repeated
+        self._leave(entry)
+        if event.revives:
+            self._dead.discard(entry.received.key)
+        if event.blocks:
+            self._dead.add(entry.received.key)
+        return [*(self._close_breaker() if asked else []), *self._run(entry, Step.PUBLISH)]
+
+    def _entry(self, ticket: Ticket) -> Entry | None:
         partition = self._partitions.get(ticket.partition)
         if partition is None or partition.generation != ticket.generation:
             return None
         entry = partition.entries.get(ticket.offset)
-        return entry if entry is not None and entry.state is _State.RUNNING else None
+        return entry if entry is not None and entry.state is State.RUNNING else None
 
-    def _fail(self, entry: _Entry, error: MeldingsformidlerError, now: datetime) -> list[Command]:
-        if entry.step is not _Step.DELIVER:
-            entry.failures += 1
-            return self._sleep(entry, error, now + delay(ALWAYS, entry.failures, self._random))
+    def _fail(self, entry: Entry, error: MeldingsformidlerError, now: datetime) -> list[Command]:
+        if entry.step is not Step.DELIVER:
+            return self._again(entry, error, now, ALWAYS)
         was_probe = self._breaker is not None and self._breaker.probe is entry
         self._leave(entry)
         closed = self._close_breaker() if isinstance(error, FagsystemFailureError) else []
@@ -264,37 +247,52 @@ class Delivery:
                 return [*closed, *self._give_up(entry, error, now)]
             case Course.PAUSE:
                 return self._open_breaker(entry, error, now, was_probe=was_probe)
+            case _ if self._is_withdrawn(entry):
+                return [*closed, *self._run(entry, Step.WITHDRAW)]
             case Course.WAIT:
-                entry.failures += 1
-                return self._sleep(entry, error, now + delay(rule, entry.failures, self._random))
+                return self._again(entry, error, now, rule)
             case Course.COUNT:
-                if len(entry.attempts) + 1 >= rule.attempts:
-                    return [*closed, *self._give_up(entry, error, now)]
-                entry.attempts.append(Attempt(error.code, now))
-                return [*closed, *self._sleep(entry, error, now + delay(rule, len(entry.attempts), self._random))]
+                return [*closed, *self._count(entry, error, now, rule)]
 
-    def _give_up(self, entry: _Entry, error: MeldingsformidlerError, now: datetime | None = None) -> list[Command]:
+    def _again(self, entry: Entry, error: MeldingsformidlerError, now: datetime, rule: Rule) -> list[Command]:
+        entry.failures += 1
+        return self._sleep(entry, error, now + delay(rule, entry.failures, self._random))
+
+    def _count(self, entry: Entry, error: MeldingsformidlerError, now: datetime, rule: Rule) -> list[Command]:
+        if len(entry.attempts) + 1 >= rule.attempts:
+            return self._give_up(entry, error, now)
+        entry.attempts.append(Attempt(error.code, now))
+        return self._sleep(entry, error, now + delay(rule, len(entry.attempts), self._random))
+
+    def _give_up(self, entry: Entry, error: MeldingsformidlerError, now: datetime | None = None) -> list[Command]:
         if now is not None:
             entry.attempts.append(Attempt(error.code, now))
         entry.error = error
         entry.failures = 0
-        return self._run(entry, _Step.DEAD_LETTER)
+        return self._run(entry, Step.DEAD_LETTER)
 
-    def _sleep(self, entry: _Entry, error: MeldingsformidlerError, at: datetime) -> list[Command]:
-        entry.state = _State.SLEEPING
-        heapq.heappush(self._sleeping, (at, entry.sequence, entry))
+    def _sleep(self, entry: Entry, error: MeldingsformidlerError, at: datetime) -> list[Command]:
+        self._waiting.sleep(entry, at)
         return [Retry(entry.ticket, at, error, len(entry.attempts))]
 
     def _wake(self, now: datetime) -> list[Command]:
         commands: list[Command] = []
-        while self._sleeping and self._sleeping[0][0] <= now:
-            entry = heapq.heappop(self._sleeping)[2]
-            entry.state = _State.WAITING
-            commands += self._promote(entry) if entry.step is _Step.DELIVER else self._run(entry, entry.step)
+        for entry in self._waiting.wake(now):
+            commands += self._promote(entry) if entry.step is Step.DELIVER else self._run(entry, entry.step)
         return commands
 
-    def _finish(self, entry: _Entry) -> list[Command]:
-        entry.state = _State.DONE
+    def _expire(self, now: datetime) -> list[Command]:
+        expired = self._waiting.expire(now)
+        commands = [one for entry in expired for one in self._give_up(entry, ExpiredError())]
+        if expired:
+            self._waiting.tidy()
+        return commands
+
+    def _finish(self, entry: Entry) -> list[Command]:
+        entry.state = State.DONE
+        self._waiting.gone(entry)
+        if entry.received.withdraws and entry.received.melding is not None:
+            self._withdrawn.discard(entry.received.melding)
         self._bytes -= entry.received.size
         self._open -= 1
         commands = self._commit(entry.ticket.partition)
@@ -309,60 +307,62 @@ class Delivery:
         partition = self._partitions[number]
         done: list[int] = []
         for offset, entry in partition.entries.items():
-            if entry.state is not _State.DONE:
+            if entry.state is not State.DONE:
                 break
             done.append(offset)
         for offset in done:
             del partition.entries[offset]
         return [Commit(number, next(iter(partition.entries), partition.next_offset))] if done else []
 
-    def _run(self, entry: _Entry, step: _Step) -> list[Command]:
+    def _run(self, entry: Entry, step: Step) -> list[Command]:
         entry.step = step
-        entry.state = _State.RUNNING
+        entry.state = State.RUNNING
         match step:
-            case _Step.DELIVER:
+            case Step.DELIVER:
                 self._running += 1
                 return [Deliver(entry.ticket, len(entry.attempts) + 1)]
-            case _Step.DEAD_LETTER:
+            case Step.WITHDRAW:
+                return [Withdraw(entry.ticket)]
+            case Step.DEAD_LETTER:
                 if entry.error is None:
                     raise RuntimeError("a dead letter without a reason")
                 return [DeadLetter(entry.ticket, entry.error, tuple(entry.attempts))]
-            case _Step.PUBLISH:
+            case Step.PUBLISH:
                 return [PublishKvittering(entry.ticket)]
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
         """Note that ``entry`` is no longer at the fagsystem."""
-        if entry.step is _Step.DELIVER and entry.state is _State.RUNNING:
+        if entry.step is Step.DELIVER and entry.state is State.RUNNING:
             self._running -= 1
-            entry.state = _State.WAITING
+            entry.state = State.WAITING
             if self._breaker is not None and self._breaker.probe is entry:
                 self._breaker.probe = None
 
     def _start(self, now: datetime) -> list[Command]:
         commands: list[Command] = []
         while self._can_start() and self._may_start(now):
-            entry = heapq.heappop(self._ready)[2]
+            entry = self._waiting.pop_ready()
             if self._breaker is not None:
                 self._breaker.probe = entry
-            commands += self._run(entry, _Step.DELIVER)
+            commands += self._run(entry, Step.DELIVER)
         return commands
 
     def _can_start(self) -> bool:
-        return bool(self._ready) and not self._draining and self._running < self._limits.running
+        return self._waiting.anybody_ready and not self._draining and self._running < self._limits.running
 
     def _may_start(self, now: datetime) -> bool:
         return self._breaker is None or (self._breaker.probe is None and now >= self._breaker.until)
 
     def _open_breaker(
-        self, entry: _Entry, error: MeldingsformidlerError, now: datetime, *, was_probe: bool
+        self, entry: Entry, error: MeldingsformidlerError, now: datetime, *, was_probe: bool
     ) -> list[Command]:
-        heapq.heappush(self._ready, (not entry.received.urgent, entry.sequence, entry))
+        again = self._promote(entry)  # to the line, unless it was withdrawn in the meantime
         if self._breaker is not None and not was_probe:
-            return []  # one of several that were out when it went down
+            return again  # one of several that were out when it went down
         failures = 1 if self._breaker is None else self._breaker.failures + 1
         wait = max(delay(rule_for(error), failures, self._random), asked_delay(error))
-        self._breaker = _Breaker(now + wait, failures)
-        return [FagsystemDown(now + wait, error)]
+        self._breaker = Breaker(now + wait, failures)
+        return [*again, FagsystemDown(now + wait, error)]
 
     def _close_breaker(self) -> list[Command]:
         if self._breaker is None:
@@ -372,7 +372,7 @@ class Delivery:
 
     def _flow(self) -> list[Command]:
         """Pause what is full or stopped; resume what is neither."""
-        stopped = self._breaker is not None and (bool(self._ready) or self._breaker.probe is not None)
+        stopped = self._breaker is not None and (self._waiting.anybody_ready or self._breaker.probe is not None)
         pause: set[int] = set()
         resume: set[int] = set()
         for number, partition in self._partitions.items():
@@ -388,7 +388,7 @@ class Delivery:
             commands.append(Resume(frozenset(resume)))
         return commands
 
-    def _is_full(self, partition: _Partition) -> bool:
+    def _is_full(self, partition: Partition) -> bool:
         share = 2 if partition.full else 1  # a full one stays full until half of it is done
         return (
             len(partition.entries) * share >= self._limits.open_per_partition

@@ -1,7 +1,7 @@
 """What goes into the delivery state machine (``broker.delivery``) and what comes out of it, as values.
 
 Events are past participles: something has happened. Commands are imperatives: a shell carries them out, in order, and reports
-each ``Deliver``, ``PublishKvittering`` and ``DeadLetter`` back with the ticket that it carried.
+each ``Deliver``, ``Withdraw``, ``PublishKvittering`` and ``DeadLetter`` back with the ticket that it carried.
 """
 
 from __future__ import annotations
@@ -30,9 +30,16 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """These partitions are ours from now on, beside those that we have."""
+    """These partitions are ours from now on, beside those that we have.
+
+    Attributes:
+        partitions: Their numbers.
+        dead_keys: The keys with a dead letter that nobody has redriven, as the local store knows them now: another process may
+            have had the partitions in the meantime. None when nothing has changed.
+    """
 
     partitions: frozenset[int]
+    dead_keys: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,9 @@ class Received:
         urgent: Nødhjelp.
         redriven: An operator has sent it again, so it goes although its key is dead.
         error: It cannot be read, so there is nothing to deliver.
+        melding: The melding that it carries, or withdraws; None when it cannot be read.
+        expires: From this moment on, aware UTC, its hand-over is not begun.
+        withdraws: It carries nothing, and withdraws ``melding``.
     """
 
     partition: int
@@ -63,6 +73,18 @@ class Received:
     urgent: bool = False
     redriven: bool = False
     error: MeldingsformidlerError | None = None
+    melding: str | None = None
+    expires: datetime | None = None
+    withdraws: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalSeen:
+    """Further on in the topic than what was received stands a withdrawal of this melding, under this key."""
+
+    partition: int
+    key: str
+    melding: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +95,13 @@ class Handled:
         ticket: Of which record.
         repeated: The answer is from before and the fagsystem was not asked.
         revives: It was the last undelivered one of a dead key: what comes next on the key goes as usual.
+        blocks: The søknad itself was withdrawn: what follows on the key must not reach the fagsystem.
     """
 
     ticket: Ticket
     repeated: bool = False
     revives: bool = False
+    blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +144,18 @@ class Draining:
     """Start no more deliveries until partitions are assigned; let those that are out end."""
 
 
-Event = Draining | Assigned | Revoked | Received | Handled | Failed | DeadLettered | KvitteringPublished | Due
+Event = (
+    Draining
+    | Assigned
+    | Revoked
+    | Received
+    | WithdrawalSeen
+    | Handled
+    | Failed
+    | DeadLettered
+    | KvitteringPublished
+    | Due
+)
 
 
 # Commands: what to do now, in order.
@@ -132,6 +167,16 @@ class Deliver:
 
     ticket: Ticket
     attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Answer that the melding was withdrawn, or what was answered before. Answer with ``Handled`` or ``Failed``.
+
+    Commanded for the withdrawn record and for the withdrawal itself: whichever comes first answers, the other one repeats.
+    """
+
+    ticket: Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +243,9 @@ class Commit:
     offset: int
 
 
-Command = Deliver | PublishKvittering | DeadLetter | Retry | Pause | Resume | FagsystemDown | FagsystemUp | Commit
+Command = (
+    Deliver | Withdraw | PublishKvittering | DeadLetter | Retry | Pause | Resume | FagsystemDown | FagsystemUp | Commit
+)
 
 
 @dataclass(frozen=True, slots=True)
