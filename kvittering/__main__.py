@@ -14,7 +14,7 @@ from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import KafkaTail, read_from_start
 from broker.katalog import Katalog, KatalogFollower
-from broker.process_clock import process_clock
+from broker.process_clock import check_time, process_clock
 from broker.routing import KATALOG
 from broker.runtime import run_process
 from broker.settings import load_settings
@@ -25,6 +25,7 @@ from kvittering.app import Innsyn, create_app
 from kvittering.applier import Applier, watch_figures
 from kvittering.follower import Follower
 from kvittering.hub import Hub
+from kvittering.oppbevaring import keep_retention
 from kvittering.outbox import OutboxPublisher
 from kvittering.settings import KvitteringSettings
 from kvittering.store import StatusStore
@@ -57,6 +58,7 @@ async def main(stop: asyncio.Event) -> None:
         httpx.AsyncClient() as http,
         asyncio.TaskGroup() as tasks,
     ):
+        check_time(await store.newest(), clock())
         publisher = KafkaPublisher(
             kafka, client_id=CLIENT_ID
         )  # connects by itself: the status is shown without Kafka too
@@ -80,6 +82,7 @@ async def main(stop: asyncio.Event) -> None:
             tasks.create_task(follower.run(katalog_follower.caught_up)),
             tasks.create_task(outbox.run()),
             tasks.create_task(watch_figures(store, clock)),
+            tasks.create_task(keep_retention(store, settings.oppbevaring, clock, applier.stored)),
         ]
         serving = tasks.create_task(serve(create_app(innsyn, health), settings.host, settings.port, stop))
         await stop.wait()

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Row: TypeAlias = tuple[object, ...]
 """Parameters of one statement."""
 
+FORMER: Final = "#"
+"""Between the name of a topic that was deleted and made again and a number, on the records that came from the former one."""
+
 STATUS_EVENT: Final = "no.fiks.status.v1"
 SOURCE: Final = "/kvittering"
 
@@ -97,14 +100,14 @@ def status_message(record: StatusRecord, value: bytes) -> Outgoing:
 
 
 def queue_row(outgoing: Outgoing) -> Row:
-    """Return the row of ``QUEUE``."""
-    return (outgoing.topic, outgoing.key, outgoing.value, headers_json(outgoing.headers))
+    """Return the row of ``QUEUE``; a tombstone is kept as an empty value, which no record of ours has."""
+    return (outgoing.topic, outgoing.key, outgoing.value or b"", headers_json(outgoing.headers))
 
 
 def incoming_of(row: Mapping[str, object]) -> Incoming:
     """Return the record that a row of ``innkommet`` keeps."""
     return Incoming(
-        topic=str(row["topic"]),
+        topic=str(row["topic"]).partition(FORMER)[0],
         partition=int(str(row["partisjon"])),
         offset=int(str(row["posisjon"])),
         timestamp_ms=int(str(row["tidsstempel_ms"])),

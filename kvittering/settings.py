@@ -8,6 +8,8 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker.durations import Duration
+from broker.routing import KVITTERING_RETENTION
 from schemas.names import Organisasjonsnummer
 
 NAV: Final = Organisasjonsnummer("889640782")
@@ -27,6 +29,7 @@ class KvitteringSettings(BaseSettings):
         audience: The ``aud`` of the tokens that count.
         avsendere: Organisations whose machines may ask about any søknad: the senders, never a kommune or a vendor. JSON list.
         heartbeat_s: How often an idle stream says that it lives, in seconds.
+        oppbevaring: How long a søknad is kept after the latest thing that happened to it, for example ``496d``.
         max_stream_s: How long a stream lasts before the client must show its token again, in seconds.
     """
 
@@ -41,5 +44,6 @@ class KvitteringSettings(BaseSettings):
     jwks_url: str
     audience: str = "meldingsformidler"
     avsendere: frozenset[Organisasjonsnummer] = frozenset({NAV})
+    oppbevaring: Duration = KVITTERING_RETENTION
     heartbeat_s: float = Field(default=15.0, gt=0)
     max_stream_s: float = Field(default=1800.0, gt=0)

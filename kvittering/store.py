@@ -14,8 +14,9 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from broker.record import Outgoing, TopicPartition
 from broker.sql import Connection, open_database
@@ -26,12 +27,13 @@ from kvittering.taking_in import Applied, apply_batch, read_offsets
 from schemas.names import DigisosId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from kvittering.reading import ReadRecord
     from schemas.names import Eier
+
+T = TypeVar("T")
 
 MIGRATIONS: Final = (
     files("kvittering").joinpath("store.sql").read_text("utf-8"),
@@ -83,6 +85,14 @@ class StatusStore:
             StoreError: Nothing of the batch is kept; read it again.
         """
         return await self._database.write(lambda connection: apply_batch(connection, batch, now))
+
+    async def write(self, call: Callable[[Connection], T]) -> T:
+        """Run ``call`` in a transaction of its own, for what belongs to the store and has a module of its own.
+
+        Raises:
+            StoreError: Nothing of it is kept.
+        """
+        return await self._database.write(call)
 
     async def offsets(self) -> dict[TopicPartition, int]:
         """Return where to read on, for each partition that was ever read."""
@@ -146,7 +156,9 @@ class StatusStore:
         def query(connection: Connection) -> list[Pending]:
             rows = connection.execute("SELECT * FROM utboks WHERE satt_til_side IS NULL ORDER BY nr LIMIT ?", (limit,))
             return [
-                Pending(row["nr"], Outgoing(row["topic"], row["nokkel"], row["verdi"], headers_of(row["headere"])))
+                Pending(
+                    row["nr"], Outgoing(row["topic"], row["nokkel"], row["verdi"] or None, headers_of(row["headere"]))
+                )
                 for row in rows
             ]
 
@@ -163,6 +175,13 @@ class StatusStore:
         await self._database.write(
             lambda connection: connection.executemany("UPDATE utboks SET satt_til_side = ? WHERE nr = ?", rows)
         )
+
+    async def newest(self) -> datetime | None:
+        """Return when the søknad was accepted that was accepted last; None when there is none."""
+        found = await self._database.read(
+            lambda connection: connection.execute("SELECT MAX(akseptert_ms) FROM soknad").fetchone()[0]
+        )
+        return None if found is None else datetime.fromtimestamp(found / 1000, UTC)
 
     async def figures(self) -> Figures:
         """Return the numbers that are watched."""

@@ -209,3 +209,10 @@ async def test_a_wrong_digest_is_refused_once_and_repeats_are_quiet(kit: Any, os
     results = [(await store.apply([kit.read(log.kvittering(wrong), oslo)], kit.now))[0].resultat for _ in range(2)]
     assert results == ["UNDERKJENT", "GJENTATT"]
     assert len(await dead_letters(store)) == 1
+
+
+async def test_the_store_knows_when_the_newest_soknad_was_accepted(kit: Any, store: StatusStore) -> None:
+    assert await store.newest() is None
+    log, soknad = kit.log(), kit.soknad()
+    await store.apply([kit.read(log.transport(soknad.transport("AKSEPTERT", 60)))], kit.now)
+    assert await store.newest() == kit.now + timedelta(seconds=60)
