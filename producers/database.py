@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from producers import outbox
+from producers import kopi_rows, leases, outbox
 
-MIGRATIONS: Final = (*outbox.MIGRATIONS,)
+MIGRATIONS: Final = (*outbox.MIGRATIONS, leases.MIGRATION, outbox.BUCKETS_MIGRATION, kopi_rows.MIGRATION)
 """SQL scripts in order of arrival; only ever added to."""

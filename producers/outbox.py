@@ -8,7 +8,9 @@ Rules:
    a hundred that come at once.
 3. Messages of one digisosId leave in the order in which they came. A message leaves when it is known to be on its topic; until
    then it is published again, with the same ids.
-4. A søknad's message leaves and its SENDT enters in one transaction: no SENDT without the søknad, no søknad without a SENDT.
+4. A søknad's message leaves and its SENDT enters in one transaction: no SENDT without the søknad, no søknad without a SENDT, and
+   never two, since what follows from a message enters only when that message was still there.
+5. Of several instances, one that has lost the lease of a bucket removes nothing of it (``producers.leases``).
 
 The database holds ciphertext, ids and a HMAC of the owner. Nothing here can be read by whoever steals the file.
 """
@@ -16,23 +18,26 @@ The database holds ciphertext, ids and a HMAC of the owner. Nothing here can be 
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from broker.krasj import crash_point
-from broker.record import Outgoing
-from schemas.names import DigisosId, DokumentlagerId, Eier, Kommunenummer, MeldingId, NavEksternRefId, Sha256
+from producers.outbox_rows import ACTOR as ACTOR  # noqa: PLC0414 - offered here, with the outbox that they go through
+from producers.outbox_rows import ACTS as ACTS  # noqa: PLC0414
+from producers.outbox_rows import Message as Message  # noqa: PLC0414
+from producers.outbox_rows import Queued as Queued  # noqa: PLC0414
+from producers.outbox_rows import from_ms, insert_message, load_messages, to_ms
+from producers.picking import pick
+from schemas.names import DigisosId, DokumentlagerId, Eier, Kommunenummer, NavEksternRefId, Sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
-    from broker.record import Headers
     from broker.sql import Connection, Database
     from producers.intake import Accepted
+    from producers.leases import Fence
+    from producers.picking import Bounds
 
 MIGRATIONS: Final = (
     """
@@ -64,42 +69,60 @@ MIGRATIONS: Final = (
 )
 """SQL scripts; only ever added to."""
 
-_PAGE: Final = 500
-"""How many messages are looked at together, in search of what may be published."""
-_WAITING: Final = f"SELECT nr, digisos_id, topic, storrelse FROM utboks WHERE nr > ? ORDER BY nr LIMIT {_PAGE}"  # noqa: S608 - a constant
-_INSERT: Final = """
-    INSERT INTO utboks
-        (digisos_id, melding_id, kommunenummer, nav_ekstern_ref_id, type, topic, lagt_ms, storrelse, headere, verdi)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    RETURNING nr
+BUCKETS_MIGRATION: Final = """
+    ALTER TABLE utboks ADD COLUMN botte TEXT NOT NULL DEFAULT '';
+    UPDATE utboks SET botte = substr(digisos_id, 35, 2);
+    CREATE INDEX utboks_botte ON utboks (botte, nr);
+"""
+"""Each message's bucket (``producers.sharing.bucket_of``)."""
+
+_PACKAGES: Final = """
+    SELECT dokumentlager_id FROM innsending WHERE dokumentlager_id IS NOT NULL
+    UNION SELECT dokumentlager_id FROM forsegling WHERE dokumentlager_id IS NOT NULL
+"""
+_PACKAGE: Final = """
+    SELECT kommunenummer, sha256 FROM innsending WHERE dokumentlager_id = ?
+    UNION SELECT kommunenummer, sha256 FROM forsegling WHERE dokumentlager_id = ?
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A message for a topic, and what its SENDT needs to know.
+class Sent:
+    """A message that is on its topic.
 
     Attributes:
-        type: AKSEPTERT, SOKNAD or SENDT.
-        outgoing: The record as it is published, the same each time.
-        queued: When it came; aware UTC.
+        queued: As it was in the outbox.
+        then: What enters the outbox when it leaves.
     """
 
-    digisos_id: DigisosId
-    melding_id: MeldingId
-    kommunenummer: Kommunenummer
-    nav_ekstern_ref_id: NavEksternRefId
-    type: str
-    outgoing: Outgoing
-    queued: datetime
+    queued: Queued
+    then: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
-    """A message in the outbox; ``nr`` is its place."""
+class Waiting:
+    """What may be published.
 
-    nr: int
-    message: Message
+    Attributes:
+        runs: For each digisosId its messages in order, the oldest digisosId first.
+        after: For the next round's ``Bounds``, as long as no topic opens again.
+    """
+
+    runs: list[list[Queued]]
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What came of taking messages out of the outbox.
+
+    Attributes:
+        new: What entered, with its places.
+        gone: How many were not there any more: another instance had published and removed them.
+    """
+
+    new: list[Queued]
+    gone: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +171,15 @@ class Outbox:
         """
         return await self._database.read(lambda connection: _find(connection, nav_ekstern_ref_id))
 
-    async def accept(self, accepted: Accepted, messages: Sequence[Message]) -> Registered | None:
+    async def accept(
+        self, accepted: Accepted, messages: Sequence[Message], keep: Callable[[Connection], None] | None = None
+    ) -> Registered | None:
         """Take a submission and its messages over, durably, unless its reference is taken.
+
+        Args:
+            accepted: The submission.
+            messages: What it puts in the outbox.
+            keep: Keeps the sender's copy, in the same transaction.
 
         Returns:
             None when it is ours from now on; otherwise the submission that had the reference.
@@ -162,7 +192,9 @@ class Outbox:
             if not _register(connection, accepted):
                 return _find(connection, accepted.soknad.nav_ekstern_ref_id)
             for message in messages:
-                _insert(connection, message)
+                insert_message(connection, message)
+            if keep is not None:
+                keep(connection)
             crash_point("producers.outbox.before-commit")
             return None
 
@@ -172,43 +204,46 @@ class Outbox:
             self.added.set()
         return former
 
-    async def waiting(
-        self, *, busy: Collection[DigisosId], held: Collection[str], max_runs: int, max_bytes: int
-    ) -> list[list[Queued]]:
-        """Return what may be published now: for each digisosId its messages in order, the oldest digisosId first.
-
-        Args:
-            busy: Left out, with all that they have.
-            held: Topics that take nothing now. A message for one stops those behind it.
-            max_runs: Most digisosId-er.
-            max_bytes: Stop when this much is gathered; the first one is returned whatever its size.
+    async def waiting(self, bounds: Bounds) -> Waiting:
+        """Return what may be published now.
 
         Raises:
             StoreError: The database cannot be read.
         """
 
-        def read(connection: Connection) -> list[list[Queued]]:
-            chosen = _choose(connection, busy, held, max_runs, max_bytes)
-            return [[_load(connection, nr) for nr in run] for run in chosen]
+        def read(connection: Connection) -> Waiting:
+            picked = pick(connection, bounds)
+            loaded = load_messages(connection, [nr for run in picked.runs for nr in run])
+            return Waiting([[loaded[nr] for nr in run] for run in picked.runs], picked.after)
 
         return await self._database.read(read)
 
-    async def replace(self, sent: Iterable[Queued], new: Iterable[Message] = ()) -> list[Queued]:
+    async def replace(self, sent: Sequence[Sent], fence: Fence | None = None) -> Replaced | None:
         """Remove messages that are on their topics, and add what follows from that, in one transaction.
 
+        Args:
+            sent: All of one bucket.
+            fence: The lease under which they were published; None where there are no leases.
+
         Returns:
-            The new ones, with their places.
+            None when the lease is another's: nothing was changed.
 
         Raises:
             StoreError: Nothing was changed.
         """
-        numbers, messages = [(queued.nr,) for queued in sent], tuple(new)
 
-        def write(connection: Connection) -> list[Queued]:
-            connection.executemany("DELETE FROM utboks WHERE nr = ?", numbers)
-            queued = [Queued(_insert(connection, message), message) for message in messages]
+        def write(connection: Connection) -> Replaced | None:
+            if fence is not None and not _lasts(connection, fence):
+                return None
+            new: list[Queued] = []
+            gone = 0
+            for one in sent:
+                if connection.execute("DELETE FROM utboks WHERE nr = ?", (one.queued.nr,)).rowcount == 0:
+                    gone += 1
+                elif one.then is not None:
+                    new.append(Queued(insert_message(connection, one.then), one.then))
             crash_point("producers.outbox.in-replace")
-            return queued
+            return Replaced(new, gone)
 
         return await self._database.write(write)
 
@@ -223,7 +258,7 @@ class Outbox:
                 "SELECT count(*), (SELECT lagt_ms FROM utboks ORDER BY nr LIMIT 1) FROM utboks"
             ).fetchone()
         )
-        return Backlog(int(count), None if oldest is None else _moment(oldest))
+        return Backlog(int(count), None if oldest is None else from_ms(oldest))
 
     async def packages(self) -> frozenset[DokumentlagerId]:
         """Return every package in the dokumentlager that a submission refers to.
@@ -233,7 +268,7 @@ class Outbox:
         """
 
         def read(connection: Connection) -> frozenset[DokumentlagerId]:
-            ids = connection.execute("SELECT dokumentlager_id FROM innsending WHERE dokumentlager_id IS NOT NULL")
+            ids = connection.execute(_PACKAGES)
             return frozenset(DokumentlagerId(row[0]) for row in ids)
 
         return await self._database.read(read)
@@ -245,9 +280,7 @@ class Outbox:
             StoreError: The database cannot be read.
         """
         row = await self._database.read(
-            lambda connection: connection.execute(
-                "SELECT kommunenummer, sha256 FROM innsending WHERE dokumentlager_id = ?", (dokumentlager_id,)
-            ).fetchone()
+            lambda connection: connection.execute(_PACKAGE, (dokumentlager_id, dokumentlager_id)).fetchone()
         )
         return None if row is None else StoredPackage(Kommunenummer(row[0]), Sha256(row[1]))
 
@@ -272,83 +305,13 @@ def _register(connection: Connection, accepted: Accepted) -> bool:
             accepted.transport.eier,
             soknad.sha256,
             soknad.dokumentlager_id,
-            _milliseconds(soknad.innsendt),
+            to_ms(soknad.innsendt),
         ),
     )
     return cursor.rowcount == 1
 
 
-def _insert(connection: Connection, message: Message) -> int:
-    outgoing = message.outgoing
-    value = outgoing.value or b""  # nothing that we send is a tombstone
-    cursor = connection.execute(
-        _INSERT,
-        (
-            message.digisos_id,
-            message.melding_id,
-            message.kommunenummer,
-            message.nav_ekstern_ref_id,
-            message.type,
-            outgoing.topic,
-            _milliseconds(message.queued),
-            len(value),
-            json.dumps([(name, value.decode()) for name, value in outgoing.headers]),
-            value,
-        ),
-    )
-    return int(cursor.fetchone()[0])
-
-
-def _choose(
-    connection: Connection, busy: Collection[DigisosId], held: Collection[str], max_runs: int, max_bytes: int
-) -> list[list[int]]:
-    """Return the places of what may be published, by digisosId; looks at no value."""
-    runs: dict[str, list[int]] = {}
-    blocked: set[str] = set()
-    size = 0
-    for nr, digisos_id, topic, storrelse in _in_order(connection):
-        if digisos_id in busy or digisos_id in blocked:
-            continue
-        if topic in held:
-            blocked.add(digisos_id)
-            continue
-        if (digisos_id not in runs and len(runs) >= max_runs) or (runs and size + storrelse > max_bytes):
-            break
-        runs.setdefault(digisos_id, []).append(nr)
-        size += storrelse
-    return list(runs.values())
-
-
-def _in_order(connection: Connection) -> Iterator[tuple[int, str, str, int]]:
-    """Go through the outbox from its oldest message, a page at a time: a driver may fetch all that a statement finds."""
-    last = 0
-    while page := connection.execute(_WAITING, (last,)).fetchall():
-        for row in page:
-            yield tuple(row)
-        last = page[-1][0]
-
-
-def _load(connection: Connection, nr: int) -> Queued:
-    row = connection.execute("SELECT * FROM utboks WHERE nr = ?", (nr,)).fetchone()
-    digisos_id = DigisosId(row["digisos_id"])
-    headers: Headers = tuple((name, value.encode()) for name, value in orjson.loads(row["headere"]))
-    return Queued(
-        nr,
-        Message(
-            digisos_id=digisos_id,
-            melding_id=MeldingId(row["melding_id"]),
-            kommunenummer=Kommunenummer(row["kommunenummer"]),
-            nav_ekstern_ref_id=NavEksternRefId(row["nav_ekstern_ref_id"]),
-            type=row["type"],
-            outgoing=Outgoing(row["topic"], digisos_id.encode(), row["verdi"], headers),
-            queued=_moment(row["lagt_ms"]),
-        ),
-    )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _lasts(connection: Connection, fence: Fence) -> bool:
+    """Return whether the lease is still the instance's, by its number; whether its time is out only its successor decides."""
+    row = connection.execute("SELECT instans, symbol FROM leie WHERE botte = ?", (fence.bucket,)).fetchone()
+    return row is not None and (row[0], row[1]) == (fence.instance, fence.token)

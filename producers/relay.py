@@ -3,10 +3,13 @@
 Rules:
 
 1. One digisosId at a time is one task, which publishes its messages in order; many digisosId-er are under way at once.
-2. A topic that refuses is held for a while, growing with each failure; the others flow. While ``fiks.transport.v1`` refuses
-   (that is, while Kafka is away) one digisosId at a time is tried.
-3. Nothing is given up. A message that Kafka will never take stops its own digisosId and is shouted about.
+2. A topic that refuses is held for a while, growing with each failure; the others flow. Then it is tried with one digisosId.
+   While ``fiks.transport.v1`` refuses (that is, while Kafka is away) one digisosId at a time is tried in all.
+3. Nothing is given up. A message that Kafka will never take stops its own digisosId and is shouted about; so does one whose
+   package is not what it should be.
 4. Memory is bounded: what waits stays on disk, and at most ``MAX_IN_FLIGHT_BYTES`` are under way.
+5. Of several instances, each relays the buckets that it leases. Without a lease nothing is begun, and nothing removed.
+6. A topic that is not the one we know takes nothing until a person has said so (``producers.topic_watch``).
 """
 
 from __future__ import annotations
@@ -14,46 +17,46 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from broker.krasj import crash_point
 from broker.log import get_logger
-from broker.retry import Course, Rule, delay
 from broker.routing import TRANSPORT
 from producers import metrics
+from producers.holds import Holds
+from producers.leases import SoleLeases
 from producers.messages import sent_message
-from schemas.errors import RecordTooLargeError, StoreError, TransportError
-from schemas.names import DigisosId
+from producers.outbox import Backlog, Sent
+from producers.picking import Bounds
+from producers.relay_ports import Closed, Collaborators
+from producers.sharing import bucket_of
+from schemas.errors import PackageDamagedError, PackageMissingError, RecordTooLargeError, StoreError, TransportError
 from schemas.records import SOKNAD
 
 if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.ports import Publisher
     from broker.retry import Random
-    from producers.outbox import Message, Outbox, Queued
+    from producers.leases import Fence, Leases
+    from producers.outbox import Outbox, Queued
     from schemas.errors import MeldingsformidlerError
+    from schemas.names import DigisosId
 
 MAX_IN_FLIGHT: Final = 256
 STOP_GRACE_S: Final = 5.0
 MAX_IN_FLIGHT_BYTES: Final = 16 * 1024 * 1024
 BACKLOG_EVERY_S: Final = 2.0
-HOLD: Final = Rule(Course.WAIT, first=timedelta(seconds=0.25), ceiling=timedelta(seconds=30))
+RESCAN_S: Final = 5.0
+"""So often the outbox is looked through from its beginning, whatever was found there before."""
+STORE: Final = "utboks"
 
 
-@dataclass(slots=True)
-class _Hold:
-    """A topic that refuses.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A digisosId under way: how many bytes, and for which topics."""
 
-    Attributes:
-        failures: How many times in a row.
-        until: When to try again, in the loop's time.
-        code: Of the last error.
-    """
-
-    failures: int
-    until: float
-    code: str
+    size: int
+    topics: frozenset[str]
 
 
 class Relay:
@@ -63,29 +66,48 @@ class Relay:
         outbox: Where messages come from.
         publisher: Where they go.
         clock: What the time is, for SENDT.
+        leases: Which buckets are ours; all of them when not given.
+        collaborators: What else may keep messages back.
         jitter: Spreads the waits.
     """
 
-    def __init__(self, outbox: Outbox, publisher: Publisher, clock: Clock, *, jitter: Random = random.random) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        leases: Leases | None = None,
+        collaborators: Collaborators | None = None,
+        jitter: Random = random.random,
+    ) -> None:
         self._outbox = outbox
         self._publisher = publisher
         self._clock = clock
-        self._jitter = jitter
-        self._holds: dict[str, _Hold] = {}
+        self._leases = leases or SoleLeases()
+        self._others = collaborators or Collaborators()
+        self._topics: Holds[str] = Holds(jitter)
+        self._packages: Holds[DigisosId] = Holds(jitter)
+        self._store: Holds[str] = Holds(jitter)
         self._stuck: set[DigisosId] = set()
-        self._under_way: dict[DigisosId, int] = {}
+        self._under_way: dict[DigisosId, _Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._store_hold: _Hold | None = None
         self._wake = outbox.added
+        self._backlog = Backlog(0, None)
+        self._after = 0
+        self._scanned: tuple[object, float] = (None, 0.0)
 
     def problem(self) -> str | None:
         """Return why messages do not leave, for ``/isready``; None while they do."""
-        if self._store_hold is not None:
+        if len(self._store):
             return "utboksen kan ikke leses eller skrives"
-        if (hold := self._holds.get(TRANSPORT)) is not None:
-            return f"Kafka tar ikke imot ({hold.code}); søknader tas imot og ligger i utboksen"
-        if self._holds:
-            return f"{len(self._holds)} emner tar ikke imot; meldingene ligger i utboksen"
+        if (hold := self._topics.get(TRANSPORT)) is not None:
+            age = round(asyncio.get_running_loop().time() - hold.since)
+            return f"Kafka tar ikke imot ({hold.code}), nå i {age} s; søknader tas imot, {self._waiting()}"
+        if len(self._topics):
+            return f"{len(self._topics)} emner tar ikke imot; {self._waiting()}"
+        if len(self._packages):
+            return f"{len(self._packages)} søknader har en pakke som mangler eller er skadet i dokumentlageret"
         if self._stuck:
             return f"{len(self._stuck)} søknader har en melding som Kafka aldri vil ta"
         return None
@@ -114,84 +136,136 @@ class Relay:
     async def _report(self) -> None:
         while True:
             try:
-                backlog = await self._outbox.backlog()
+                self._backlog = await self._outbox.backlog()
             except StoreError as error:
                 get_logger().error("outbox_unreadable", exc_info=error)
             else:
-                age = (self._clock() - backlog.oldest).total_seconds() if backlog.oldest else 0.0
-                metrics.OUTBOX_MESSAGES.set(backlog.messages)
-                metrics.OUTBOX_OLDEST_SECONDS.set(max(age, 0.0))
+                metrics.OUTBOX_MESSAGES.set(self._backlog.messages)
+                metrics.OUTBOX_OLDEST_SECONDS.set(self._oldest_s())
             await asyncio.sleep(BACKLOG_EVERY_S)
+
+    def _oldest_s(self) -> float:
+        oldest = self._backlog.oldest
+        return max((self._clock() - oldest).total_seconds(), 0.0) if oldest else 0.0
+
+    def _waiting(self) -> str:
+        return f"{self._backlog.messages} meldinger venter i utboksen, den eldste i {round(self._oldest_s())} s"
 
     async def _fill(self, group: asyncio.TaskGroup) -> None:
         """Start what may be started."""
-        now = asyncio.get_running_loop().time()
-        held = [topic for topic, hold in self._holds.items() if hold.until > now]
-        most = 1 if TRANSPORT in self._holds else MAX_IN_FLIGHT
-        room = most - len(self._under_way)
-        left = MAX_IN_FLIGHT_BYTES - sum(self._under_way.values())
-        waiting_for_store = self._store_hold is not None and self._store_hold.until > now
-        if room <= 0 or left <= 0 or TRANSPORT in held or waiting_for_store:
+        bounds = self._bounds(asyncio.get_running_loop().time())
+        if bounds is None:
             return
-        busy = [*self._under_way, *self._stuck]
         try:
-            runs = await self._outbox.waiting(busy=busy, held=held, max_runs=room, max_bytes=left)
+            waiting = await self._outbox.waiting(bounds)
         except StoreError as error:
             self._store_failed(error)
             return
-        if not runs:
-            self._store_hold = None
-        for run in runs:
-            digisos_id = run[0].message.digisos_id
-            self._under_way[digisos_id] = sum(len(queued.message.outgoing.value or b"") for queued in run)
-            task = group.create_task(self._deliver(digisos_id, run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._after = waiting.after
+        if not waiting.runs:
+            self._store.clear(STORE)
+        owned = self._leases.buckets()
+        for run in waiting.runs:
+            bucket = bucket_of(run[0].message.digisos_id)
+            if owned is None or bucket in owned:  # it may have gone while we read
+                self._start(group, run, bucket)
+
+    def _bounds(self, now: float) -> Bounds | None:
+        """Return what may be started; None for nothing."""
+        trial = self._topics.on_trial(now)
+        busy_topics: frozenset[str] = frozenset().union(*(work.topics for work in self._under_way.values()))
+        held = self._topics.closed(now) | (trial & busy_topics)
+        most = 1 if self._topics.get(TRANSPORT) else MAX_IN_FLIGHT
+        room = most - len(self._under_way)
+        left = MAX_IN_FLIGHT_BYTES - sum(work.size for work in self._under_way.values())
+        buckets = self._leases.buckets()
+        shut = TRANSPORT in held or self._store.closed(now) or self._others.gate() is not None
+        if room <= 0 or left <= 0 or shut or (buckets is not None and not buckets):
+            return None
+        stuck = self._stuck | self._packages.closed(now)
+        return Bounds(
+            busy=self._under_way.keys(),
+            stuck=stuck,
+            held=Closed(held, self._others.topics),
+            single=trial - held,
+            buckets=buckets,
+            max_runs=room,
+            max_bytes=left,
+            after=self._place(now, (held, buckets, stuck, self._others.topics.version)),
+        )
+
+    def _place(self, now: float, scene: object) -> int:
+        """Return where to look from: the beginning when anything has opened or closed, and every now and then."""
+        former, scanned = self._scanned
+        if former != scene or now - scanned >= RESCAN_S:
+            self._scanned = (scene, now)
+            self._after = 0
+        return self._after
+
+    def _start(self, group: asyncio.TaskGroup, run: list[Queued], bucket: str) -> None:
+        digisos_id = run[0].message.digisos_id
+        size = sum(len(queued.message.outgoing.value or b"") for queued in run)
+        self._under_way[digisos_id] = _Work(size, frozenset(queued.message.outgoing.topic for queued in run))
+        task = group.create_task(self._deliver(digisos_id, run, bucket, self._leases.fence(bucket)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _wait(self) -> None:
-        """Wait until something was added or has ended, or a hold is over."""
+        """Wait until something was added or has ended, a hold is over, or it is time to look."""
         now = asyncio.get_running_loop().time()
-        holds = [*self._holds.values(), *([self._store_hold] if self._store_hold else [])]
+        times = [holds.next_until(now) for holds in (self._topics, self._packages, self._store)]
+        if self._leases.poll_s is not None:
+            times.append(now + self._leases.poll_s)
+        if self._after:
+            times.append(max(self._scanned[1], now - RESCAN_S / 2) + RESCAN_S)
         try:
-            async with asyncio.timeout(min((hold.until - now for hold in holds if hold.until > now), default=None)):
+            async with asyncio.timeout_at(min((moment for moment in times if moment is not None), default=None)):
                 await self._wake.wait()
         except TimeoutError:
             return
 
-    async def _deliver(self, digisos_id: DigisosId, run: list[Queued]) -> None:
+    async def _deliver(self, digisos_id: DigisosId, run: list[Queued], bucket: str, fence: Fence | None) -> None:
         try:
-            while run:
-                run = await self._publish_run(run)
+            with self._leases.working(bucket):
+                while run:
+                    run = await self._publish_run(run, fence)
         except StoreError as error:
             self._store_failed(error)
         finally:
             del self._under_way[digisos_id]
             self._wake.set()
 
-    async def _publish_run(self, run: list[Queued]) -> list[Queued]:
+    async def _publish_run(self, run: list[Queued], fence: Fence | None) -> list[Queued]:
         """Publish the messages in order as far as Kafka takes them; return those that this led to."""
-        sent: list[Queued] = []
-        led_to: list[Message] = []
+        sent: list[Sent] = []
         for queued in run:
             begun = self._clock()  # the kommune may answer before we have seen Kafka's acknowledgement
-            if not await self._publish(queued):
+            if not self._leases.holds(fence) or not await self._publish(queued):
                 break
-            sent.append(queued)
-            if queued.message.type == SOKNAD:
-                led_to.append(sent_message(queued.message, begun))
-        new = await self._outbox.replace(sent, led_to) if sent else []
+            sent.append(Sent(queued, sent_message(queued.message, begun) if queued.message.type == SOKNAD else None))
+        if not sent:
+            return []
+        replaced = await self._outbox.replace(sent, fence)
         crash_point("producers.relay.after-replace")
-        self._store_hold = None
+        self._store.clear(STORE)
+        if replaced is None or replaced.gone:
+            metrics.MESSAGES_REPEATED.inc(len(sent) if replaced is None else replaced.gone)
+            get_logger().warning("lease_lost", digisos_id=run[0].message.digisos_id, antall=len(sent))
         # Behind a message that was refused, the new ones wait for their turn like all others.
-        return new if len(sent) == len(run) else []
+        return replaced.new if replaced is not None and len(sent) == len(run) else []
 
     async def _publish(self, queued: Queued) -> bool:
         message = queued.message
         topic = message.outgoing.topic
         try:
+            await self._others.packages.check(message)
+            self._packages.clear(message.digisos_id)
             crash_point("producers.relay.before-publish")
             position = await self._publisher.publish(message.outgoing)
             crash_point("producers.relay.after-publish")
+        except (PackageDamagedError, PackageMissingError) as error:
+            self._package_failed(message.digisos_id, error)
+            return False
         except RecordTooLargeError as error:
             self._stuck.add(message.digisos_id)
             get_logger().critical(
@@ -201,7 +275,7 @@ class Relay:
         except TransportError as error:
             self._hold(topic, error)
             return False
-        if self._holds.pop(topic, None) is not None:
+        if self._topics.clear(topic):
             get_logger().info("topic_resumed", topic=topic)
         metrics.MESSAGES_PUBLISHED.labels(type=message.type).inc()
         get_logger().info(
@@ -218,21 +292,16 @@ class Relay:
         return True
 
     def _hold(self, topic: str, error: TransportError) -> None:
-        hold = self._longer(self._holds.get(topic), error)
+        hold = self._topics.fail(topic, error.code, asyncio.get_running_loop().time())
         if hold is not None:
-            self._holds[topic] = hold
             get_logger().warning("topic_held", topic=topic, forsok=hold.failures, exc_info=error)
 
-    def _store_failed(self, error: StoreError) -> None:
-        hold = self._longer(self._store_hold, error)
-        if hold is not None:
-            self._store_hold = hold
-            get_logger().error("outbox_failed", forsok=hold.failures, exc_info=error)
+    def _package_failed(self, digisos_id: DigisosId, error: MeldingsformidlerError) -> None:
+        hold = self._packages.fail(digisos_id, error.code, asyncio.get_running_loop().time())
+        if hold is not None and hold.failures == 1:
+            get_logger().critical("package_unusable", digisos_id=digisos_id, exc_info=error)
 
-    def _longer(self, former: _Hold | None, error: MeldingsformidlerError) -> _Hold | None:
-        """Return the next hold, or None while the former lasts: others that were under way say the same thing."""
-        now = asyncio.get_running_loop().time()
-        if former is not None and former.until > now:
-            return None
-        failures = former.failures + 1 if former else 1
-        return _Hold(failures, now + delay(HOLD, failures, self._jitter).total_seconds(), error.code)
+    def _store_failed(self, error: StoreError) -> None:
+        hold = self._store.fail(STORE, error.code, asyncio.get_running_loop().time())
+        if hold is not None:
+            get_logger().error("outbox_failed", forsok=hold.failures, exc_info=error)

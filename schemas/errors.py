@@ -24,6 +24,7 @@
     │   ├── PartitionLostError
     │   ├── PackageUnavailableError
     │   ├── PackageMissingError
+    │   ├── PackageDamagedError
     │   └── RecordTooLargeError
     ├── RefusedError
     │   └── AlreadyAcceptedError
@@ -31,6 +32,7 @@
     │   ├── BehindDeadLetterError
     │   ├── ExpiredError
     │   └── WithdrawnError
+    ├── CopyGoneError
     ├── AuditError
     ├── GovernedActError
     │   ├── ApprovalError
@@ -211,6 +213,12 @@ class PackageMissingError(TransportError):
     code = "transport.pakke-mangler"
 
 
+class PackageDamagedError(TransportError):
+    """A package in the dokumentlager is not the bytes that were stored there: cut short, or changed."""
+
+    code = "transport.pakke-skadet"
+
+
 class RecordTooLargeError(TransportError):
     """A record is larger than a topic takes; it should have gone through the dokumentlager."""
 
@@ -305,6 +313,12 @@ class SelectionChangedError(GovernedActError):
     """What an act was proposed for is not what it would be done to now."""
 
     code = "styring.endret"
+
+
+class CopyGoneError(MeldingsformidlerError):
+    """The sender's copy of a melding was destroyed, or there never was one: nothing can be opened or sent again from it."""
+
+    code = "kopi.borte"
 
 
 class StoreError(MeldingsformidlerError):

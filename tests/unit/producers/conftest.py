@@ -20,10 +20,12 @@ from broker.web import Health
 from crypto.authority import Authority
 from crypto.certificates import certificate_pem, nokkel_id
 from crypto.envelope import open_package
+from crypto.key_wrap import KeyWrapper
 from crypto.keys import KeyRing, Signer
 from crypto.spool import Spool
 from crypto.trust import Trust
 from producers.app import create_app
+from producers.avsenderkopi import Avsenderkopier
 from producers.checks import IntakeLimits
 from producers.database import MIGRATIONS
 from producers.dokument import Dokument
@@ -34,6 +36,7 @@ from producers.intake import Accepted, Innsending, Sealing, Submission
 from producers.library import IntakeKeys, Producer
 from producers.multipart import MultipartReader
 from producers.outbox import Outbox, Queued
+from producers.picking import Bounds
 from producers.places import Places
 from producers.spill import Spill
 from schemas.examples import make_jpeg, make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
@@ -69,6 +72,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KNR = Kommunenummer("0301")
 AVSENDER = Organisasjonsnummer("889640782")
 EIER_KEY = b"e" * 32
+KOPI_KEY = b"k" * 32
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,11 @@ def make_katalog_record(keys: Keys, kommunenummer: str = "0301", **changes: Any)
     return KatalogRecord(**(values | changes))
 
 
+def make_kopier(keys: Keys, database: Database, dokumentlager: DiskDokumentlager) -> Avsenderkopier:
+    trust = Trust(pinned=[keys.signer.certificate])
+    return Avsenderkopier(database, dokumentlager, wrapper=KeyWrapper([KOPI_KEY]), trust=trust)
+
+
 class World:
     """The intake as an application, with everything real but Kafka."""
 
@@ -279,6 +288,7 @@ class World:
         self.outbox = Outbox(database)
         self.folder = folder / "dokumentlager"
         self.dokumentlager = DiskDokumentlager(self.folder)
+        self.kopier = make_kopier(keys, database, self.dokumentlager)
         self.katalog = Katalog([make_katalog_record(keys)])
         self.katalog_problem: str | None = None
         self.health = Health()
@@ -307,6 +317,7 @@ class World:
             katalog_problem=lambda: self.katalog_problem,
             outbox=self.outbox,
             dokumentlager=self.dokumentlager,
+            kopier=self.kopier,
             keys=IntakeKeys(self.keys.signer, self.keys.mottak_keys, EIER_KEY),
             limits=limits or IntakeLimits(),
             clear_files=clear_files,
@@ -342,8 +353,8 @@ class World:
             )
 
     async def queued(self) -> list[Queued]:
-        runs = await self.outbox.waiting(busy=(), held=(), max_runs=1000, max_bytes=2**40)
-        return [queued for run in runs for queued in run]
+        waiting = await self.outbox.waiting(Bounds(max_runs=1000, max_bytes=2**40))
+        return [queued for run in waiting.runs for queued in run]
 
     def stored_files(self) -> list[Path]:
         return list(self.folder.iterdir())
@@ -355,3 +366,8 @@ async def world(keys: Keys, tmp_path: Path) -> AsyncIterator[World]:
         world = World(keys, tmp_path, database)
         yield world
         world.producer.close()
+
+
+@pytest.fixture
+def make_world(keys: Keys, tmp_path: Path) -> Any:
+    return lambda database: World(keys, tmp_path, database)

@@ -3,7 +3,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from schemas.names import NavEksternRefId
+from broker.sql.sqlite import SqliteDatabase
+from producers.database import MIGRATIONS
+from producers.leases import SQLITE_NOW, SqlLeases
+from producers.outbox import Sent
+from producers.picking import Bounds
+from producers.sharing import bucket_of
+from schemas.names import DigisosId, NavEksternRefId
 
 
 async def post(world: Any, make_sending: Any, nr: int) -> str:
@@ -27,8 +33,7 @@ async def test_what_waits_comes_by_digisos_id_in_order_and_within_bounds(world: 
     ids = [await post(world, make_sending, nr) for nr in range(4)]
 
     async def waiting(**given: Any) -> list[tuple[str, list[str]]]:
-        bounds: dict[str, Any] = {"busy": (), "held": (), "max_runs": 10, "max_bytes": 10**9} | given
-        runs = await world.outbox.waiting(**bounds)
+        runs = (await world.outbox.waiting(Bounds(**({"max_runs": 10, "max_bytes": 10**9} | given)))).runs
         return [(run[0].message.digisos_id, [queued.message.type for queued in run]) for run in runs]
 
     both = ["AKSEPTERT", "SOKNAD"]
@@ -43,9 +48,52 @@ async def test_what_waits_comes_by_digisos_id_in_order_and_within_bounds(world: 
 async def test_a_replaced_message_is_gone_and_the_new_one_there(world: Any, make_sending: Any) -> None:
     await post(world, make_sending, 1)
     aksept, soknad = await world.queued()
-    (new,) = await world.outbox.replace([aksept, soknad], [aksept.message])
-    assert new.nr > soknad.nr
+    replaced = await world.outbox.replace([Sent(aksept), Sent(soknad, aksept.message)])
+    (new,) = replaced.new
+    assert (new.nr > soknad.nr, replaced.gone) == (True, 0)
     assert await world.queued() == [new]
+
+
+async def test_what_follows_from_a_message_enters_once_however_often_the_message_is_removed(
+    world: Any, make_sending: Any
+) -> None:
+    await post(world, make_sending, 1)
+    aksept, soknad = await world.queued()
+    first = await world.outbox.replace([Sent(soknad, aksept.message)])
+    again = await world.outbox.replace([Sent(soknad, aksept.message)])
+    assert (len(first.new), first.gone) == (1, 0)
+    assert (again.new, again.gone) == ([], 1)
+    assert len(await world.queued()) == 2
+
+
+async def test_one_that_has_lost_its_lease_removes_nothing(world: Any, make_sending: Any) -> None:
+    digisos_id = await post(world, make_sending, 1)
+    aksept, _ = before = await world.queued()
+    bucket = bucket_of(DigisosId(digisos_id))
+    former, present = [SqlLeases(world.database, SQLITE_NOW, asyncio.Event(), instance=name) for name in "ab"]
+    await former.beat()
+    lost = former.fence(bucket)
+    await former.release()
+    assert await world.outbox.replace([Sent(aksept)], lost) is None
+    await present.beat()
+    assert await world.outbox.replace([Sent(aksept, aksept.message)], lost) is None
+    assert await world.queued() == before
+    assert (await world.outbox.replace([Sent(aksept)], present.fence(bucket))).gone == 0
+
+
+async def test_messages_of_before_there_were_buckets_get_theirs(tmp_path: Any) -> None:
+    ids = [str(DigisosId.new()) for _ in range(5)]
+    async with SqliteDatabase(tmp_path / "gammel.sqlite", MIGRATIONS[:1]) as database:
+        await database.write(
+            lambda c: c.executemany(
+                "INSERT INTO utboks (digisos_id, melding_id, kommunenummer, nav_ekstern_ref_id, type, topic, lagt_ms, storrelse,"
+                " headere, verdi) VALUES (?, 'm', '0301', 'r', 'SENDT', 't', 0, 0, '[]', x'')",
+                [(one,) for one in ids],
+            )
+        )
+    async with SqliteDatabase(tmp_path / "gammel.sqlite", MIGRATIONS) as database:
+        rows = await database.read(lambda c: c.execute("SELECT digisos_id, botte FROM utboks ORDER BY nr").fetchall())
+    assert [(row[0], row[1]) for row in rows] == [(one, bucket_of(DigisosId(one))) for one in ids]
 
 
 async def test_the_backlog_is_counted_with_its_oldest(world: Any, make_sending: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from broker.record import Outgoing, RecordPosition
-from producers import relay as relay_module
+from producers import holds as holds_module
 from producers.relay import Relay
 from schemas.codec import decode
 from schemas.errors import AccessDeniedError, BrokerUnavailableError, RecordTooLargeError, StoreError, TransportError
@@ -70,9 +70,9 @@ async def running(world: Any, topics: Any) -> AsyncIterator[Relay]:
 
 @pytest.fixture(autouse=True)
 def short_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold = relay_module.HOLD
+    hold = holds_module.HOLD
     first = hold.first / 10
-    monkeypatch.setattr(relay_module, "HOLD", type(hold)(hold.course, first=first, ceiling=first * 4))
+    monkeypatch.setattr(holds_module, "HOLD", type(hold)(hold.course, first=first, ceiling=first * 4))
 
 
 async def test_a_soknad_leaves_as_aksept_soknad_and_sent_in_this_order(world: Any, sending: Any) -> None:
