@@ -114,6 +114,10 @@ class Tail(Protocol):
 
     caught_up: asyncio.Event
     """Set when everything that lay on the topics at the start was handed out and dealt with."""
+    first: Mapping[TopicPartition, int]
+    """The first offset that each partition still had at the start."""
+    total: int
+    """How many records there were to read at the start, holes counted."""
 
     def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
         """Iterate over batches, never empty, in order for each partition."""

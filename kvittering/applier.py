@@ -18,8 +18,8 @@ from broker.log import get_logger
 from broker.routing import parse_topic
 from broker.runtime import place_of
 from kvittering import metrics
-from kvittering.chain import Konnektor
 from kvittering.hub import View
+from kvittering.konnektorer import konnektor_of
 from kvittering.lifecycle import svar_input
 from kvittering.reading import read_record
 from kvittering.views import citizen_view, encode_view, version_of
@@ -172,12 +172,6 @@ def _report_change(before: Projection, after: Projection) -> None:
         metrics.STATUS_CHANGES.labels(after.status.value).inc()
     if before.mottatt is None and after.mottatt is not None and after.soknad is not None:
         metrics.RECEIPT_LATENCY.observe(max((after.mottatt - after.soknad.akseptert).total_seconds(), 0.0))
-
-
-def konnektor_of(katalog: Katalog, kommunenummer: Kommunenummer) -> Konnektor:
-    """Return who may sign in the kommune's name, by the katalog as it is now."""
-    entry = katalog.get(kommunenummer)
-    return Konnektor(entry.konnektor if entry else None, katalog.signers(kommunenummer))
 
 
 def _kommuner(batch: Iterable[Incoming]) -> set[Kommunenummer]:

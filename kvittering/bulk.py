@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kvittering.dead_letters import dead_letter, refused_letter
 from kvittering.facts import SoknadState
+from kvittering.frister import Frister
+from kvittering.fristlager import frist_rows
 from kvittering.projection import apply, fact_id, project
 from kvittering.reading import as_error, read_record, soknad_with_facts
 from kvittering.rows import Row, queue_row, raw_row, soknad_row, status_message
@@ -56,6 +58,7 @@ class Folded:
     soknader: list[Row] = field(default_factory=list[Row])
     letters: list[Letter] = field(default_factory=list[Letter])
     statuses: list[StatusNews] = field(default_factory=list[StatusNews])
+    frister: list[Row] = field(default_factory=list[Row])
     outcomes: Counter[str] = field(default_factory=Counter[str])
 
 
@@ -124,5 +127,6 @@ def _fold_one(folded: Folded, reads: list[ReadRecord], now: datetime) -> None:
     record = status_record(projection)
     value = None if record is None else encode(record)
     folded.soknader.append(soknad_row(projection, value))
+    folded.frister += frist_rows(projection, Frister())  # the watch computes them again by the katalog when it begins
     if record is not None and value is not None:
         folded.statuses.append(StatusNews(state.digisos_id, value, queue_row(status_message(record, value))))

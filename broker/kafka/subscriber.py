@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as AioPartition
 from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.partitioner import murmur2
 
 from broker.kafka import lenient
 from broker.kafka.errors import mapped
@@ -130,6 +131,16 @@ class KafkaSubscriber:
         """Read these again; see ``Subscriber.resume``."""
         self._consumer.resume(*self._owned(partitions))
 
+    def partition_of(self, topic: str, key: bytes) -> int | None:
+        """Return the partition where our publisher puts records with this key; None while the topic is not known."""
+        partitions = sorted(self._consumer.partitions_for_topic(topic) or ())
+        return partitions[(murmur2(key) & 0x7FFFFFFF) % len(partitions)] if partitions else None
+
+    async def positions(self) -> dict[TopicPartition, int]:
+        """Return the offset after the last record that was handed out, for each partition that is ours."""
+        with mapped():
+            return {TopicPartition(*one): await self._consumer.position(one) for one in self._consumer.assignment()}
+
     async def _poll(self) -> tuple[Incoming, ...]:
         with mapped():
             found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
@@ -152,10 +163,13 @@ class KafkaTail:
         offsets: Where to read on, for a reader that keeps what it has read; partitions that are not named start at the
             beginning.
         client_id: Shown in the broker's log and metrics.
+        only_offsets: Read the partitions that ``offsets`` names, and no others.
 
     Attributes:
         caught_up: Set when everything that lay on the topics at ``start`` was handed out *and* the caller came back for more,
             so that a single reader has then dealt with it.
+        first: The first offset that each partition still had at ``start``.
+        total: How many records there were to read at ``start``, holes counted.
     """
 
     def __init__(
@@ -165,15 +179,19 @@ class KafkaTail:
         *,
         offsets: Mapping[TopicPartition, int] | None = None,
         client_id: str = "meldingsformidler",
+        only_offsets: bool = False,
     ) -> None:
         self._settings = settings
         self._topics = tuple(topics)
         self._offsets = offsets or {}
         self._stopped = False
         self._ends: dict[AioPartition, int] = {}
+        self.first: dict[TopicPartition, int] = {}
+        self.total = 0
         self.caught_up = asyncio.Event()
+        self._chosen = [AioPartition(*partition) for partition in self._offsets] if only_offsets else []
         self._consumer = AIOKafkaConsumer(
-            *self._topics,
+            *(() if only_offsets else self._topics),
             **settings.connection(),
             client_id=client_id,
             enable_auto_commit=False,
@@ -203,8 +221,17 @@ class KafkaTail:
         await _start(self._consumer, self._settings)
         try:
             with mapped():
-                self._ends = await self._consumer.end_offsets(self._consumer.assignment())
+                if self._chosen:
+                    self._consumer.assign(self._chosen)
+                partitions = self._consumer.assignment()
+                self._ends = await self._consumer.end_offsets(partitions)
+                first = await self._consumer.beginning_offsets(partitions)
                 self._seek()
+            self.first = {TopicPartition(*partition): offset for partition, offset in first.items()}
+            self.total = sum(
+                max(end - max(self._offsets.get(TopicPartition(*one), 0), first.get(one, 0)), 0)
+                for one, end in self._ends.items()
+            )
         except BaseException:
             await self.stop()
             raise

@@ -33,11 +33,14 @@ from crypto.jws import sign_jws
 from crypto.keys import KeyRing, Signer, write_private_key
 from kvittering.app import Innsyn, create_app
 from kvittering.applier import Applier
+from kvittering.bulk_store import BulkStore
+from kvittering.comparing import Comparison, Difference, compare
+from kvittering.folding import Readers
 from kvittering.follower import Follower, topics_of
 from kvittering.hub import Hub
 from kvittering.outbox import OutboxPublisher
 from kvittering.reading import ReadRecord
-from kvittering.rebuild import differences, rebuild
+from kvittering.rebuild import Rebuild
 from kvittering.store import StatusStore
 from schemas.codec import decode, encode
 from schemas.errors import ConfigurationError, DecodeError
@@ -448,14 +451,29 @@ async def test_a_restart_goes_on_and_an_empty_store_is_rebuilt_to_the_same(world
         await process.status(world, first, "FERDIGBEHANDLET")
         await world.kvittering(first, "MOTTATT", signer=world.bergen)
         await world.latest(KVITTERING_DLQ, first.digisos_id, lambda _: True)
-        async with StatusStore(tmp_path / "ny.sqlite") as empty:
-            again = Applier(katalog=process.katalog, store=empty, keys=world.keys, hub=Hub(), clock=now)
-            async with asyncio.timeout(DEADLINE_S):
-                await rebuild(again, topics_of(process.katalog), process.open_tail)
-            rebuilt = await empty.all_states()
-            assert {first.digisos_id, second.digisos_id} <= {state.digisos_id for state in rebuilt}
-            assert differences(await process.store.all_states(), rebuilt) == []
-            assert await empty.offsets() == await process.store.offsets()
+        differences, result = await rebuilt_beside(world, process, database, tmp_path)
+        assert differences == []
+        assert result.compared >= 2
+        async with StatusStore(tmp_path / "ny.sqlite") as store:
+            assert await store.offsets() == await process.store.offsets()
+            assert {first.digisos_id, second.digisos_id} <= {state.digisos_id for state in await store.all_states()}
+
+
+async def rebuilt_beside(
+    world: World, process: Process, database: Path, folder: Path
+) -> tuple[list[Difference], Comparison]:
+    """Rebuild beside a running process into ``ny.sqlite``; return how the two differ."""
+    write_private_key(folder / "innsyn.key", world.innsyn_key)
+    (folder / "innsyn.pem").write_bytes(certificate_pem(world.innsyn))
+    keys = (folder / "innsyn.pem", folder / "innsyn.key")
+    readers = Readers(process.katalog.all(), keys, tuple(sorted(topics_of(process.katalog))))
+    (folder / "spool").mkdir()
+    result = Comparison()
+    async with BulkStore(database, read_only=True) as kept, BulkStore(folder / "ny.sqlite") as store:
+        again = Rebuild(store, kept=kept, readers=readers, folder=folder / "spool", workers=0)
+        async with asyncio.timeout(DEADLINE_S):
+            await again.run(process.open_tail, now())
+        return [one async for one in compare(kept, store, result)], result
 
 
 @pytest.mark.kafka
