@@ -22,13 +22,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from schemas.errors import MeldingsformidlerError
 from schemas.examples import ETTERNAVN, FORNAVN
+
+if TYPE_CHECKING:
+    from postgres import PostgresServer
 
 pytest_plugins = ["pytester"]
 
@@ -76,11 +79,19 @@ class LeakGuard:
     def search_files(self, folder: Path) -> None:
         """Search the files below ``folder`` that may hold no plaintext."""
         for path in sorted(folder.rglob("*")):
-            if path.is_symlink() or not path.is_file() or not _is_searched(path, folder):
-                continue
-            self.searched_files += 1
-            for window in _windows(path):
-                self.search(window, str(path.relative_to(folder)))
+            if not path.is_symlink() and path.is_file() and _is_searched(path, folder):
+                self._search_file(path, folder)
+
+    def search_everything(self, folder: Path) -> None:
+        """Search all files below ``folder``."""
+        for path in sorted(folder.rglob("*")):
+            if not path.is_symlink() and path.is_file():
+                self._search_file(path, folder)
+
+    def _search_file(self, path: Path, folder: Path) -> None:
+        self.searched_files += 1
+        for window in _windows(path):
+            self.search(window, str(path.relative_to(folder)))
 
 
 def _forms(name: str) -> Iterable[bytes]:
@@ -144,6 +155,41 @@ def leak_guard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     guard.search_files(tmp_path_factory.getbasetemp())
     if guard.findings:
         pytest.fail("personal data left behind:\n" + "\n".join(sorted(set(guard.findings))), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(leak_guard: LeakGuard) -> Iterator[PostgresServer]:
+    """Start a PostgreSQL once for the run; where it cannot be had, a test is skipped, but never in CI."""
+    from postgres import PostgresMissingError, PostgresServer  # noqa: PLC0415 - this file is also run alone, as a guard
+
+    try:
+        server = PostgresServer().__enter__()
+    except PostgresMissingError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
+        leak_guard.search_everything(server.folder)
+        server.__exit__()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Return the URL of a fresh database."""
+    name = postgres_server.new_database()
+    yield postgres_server.url(name)
+    postgres_server.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return where a database may be made, once for each kind that we have."""
+    if request.param == "sqlite":
+        return str(tmp_path / "lager.sqlite")
+    return str(request.getfixturevalue("postgres_url"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -96,6 +96,16 @@ class GroupDatabase(ABC):
             raise RuntimeError("the database is not open")
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, call)
 
+    async def scrub(self) -> bool:
+        """Take what was deleted out of the files; see ``Database.scrub``."""
+        if not self._open:
+            raise RuntimeError("the database is not open")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._scrub)
+
+    def _scrub(self) -> bool:
+        """Scrub, in the reader's thread; False where that cannot be done."""
+        return False
+
     def _write_loop(self) -> None:
         """Take whatever waits, commit it together, until told to stop."""
         try:

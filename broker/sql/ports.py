@@ -115,3 +115,14 @@ class Database(Protocol):
             Exception: Whatever else ``call`` raised.
         """
         ...
+
+    async def scrub(self) -> bool:
+        """Take what was deleted out of the database's own files, as far as the database can; return whether it did.
+
+        SQLite does: deleted content is overwritten, and the log of former pages is emptied; not while another process reads.
+        PostgreSQL cannot be made to: what is deleted stays in its log and in backups until those are recycled.
+
+        Raises:
+            StoreError: It cannot be done now.
+        """
+        ...

@@ -128,6 +128,10 @@ class _Session:
 class _OneFailed(Exception):  # noqa: N818 - a signal within this module
     """A write of a group failed while there were no savepoints."""
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
 
 class PostgresDatabase(GroupDatabase):
     """A database on a PostgreSQL server.
@@ -188,6 +192,8 @@ class PostgresDatabase(GroupDatabase):
 
     def _migrate(self, link: _Link) -> None:
         with link.transaction():
+            # Another instance may be at it, and it may take its time.
+            link.execute(b"SET LOCAL lock_timeout = '10min'; SET LOCAL statement_timeout = 0")
             link.execute(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})".encode())
             link.execute(_VERSIONS)
             version = self._known(link)
@@ -239,7 +245,9 @@ class PostgresDatabase(GroupDatabase):
         while True:
             try:
                 return self._attempt(group, careful=careful)
-            except _OneFailed:
+            except _OneFailed as failed:
+                if len(group) == 1:
+                    raise failed.error from None
                 careful = True
             except psycopg.Error as error:
                 if error.sqlstate not in _AGAIN or attempt == MAX_ATTEMPTS:
@@ -247,9 +255,8 @@ class PostgresDatabase(GroupDatabase):
                 attempt += 1
 
     def _attempt(self, group: list[Waiting], *, careful: bool) -> list[object]:
-        link = self._connected()
+        self._link = link = self._begin(self._link, _BEGIN)
         try:
-            link.execute(_BEGIN)
             number = str(cast("PostgresRow", link.execute(_ENTER).fetchone())[1])
             outcomes = [self._run(link, write, careful=careful) for write in group]
         except BaseException:
@@ -263,17 +270,23 @@ class PostgresDatabase(GroupDatabase):
             link.execute(b"SAVEPOINT one")
         try:
             result = write.call(cast("Connection", _Session(link)))
+            self._check_sound(link)
         except Exception as error:
             if isinstance(error, psycopg.Error) and (error.sqlstate in _AGAIN or link.closed):
                 raise
             if not careful:
-                raise _OneFailed from error
+                raise _OneFailed(error) from error
             link.execute(b"ROLLBACK TO SAVEPOINT one")
             link.execute(b"RELEASE SAVEPOINT one")
             return _Failed(self._ours(error))
         if careful:
             link.execute(b"RELEASE SAVEPOINT one")
         return result
+
+    def _check_sound(self, link: _Link) -> None:
+        """See that a call has not caught an error of the database: the COMMIT would keep nothing, and tell nobody."""
+        if link.info.transaction_status == pq.TransactionStatus.INERROR:
+            raise StoreError(f"{self._name}: en skriving gikk videre etter en feil, og er ikke lagret")
 
     def _end(self, link: _Link, number: str) -> None:
         """Commit; if the connection goes while we do, find out what came of it."""
@@ -292,15 +305,24 @@ class PostgresDatabase(GroupDatabase):
         """
         status: str | None = None
         with contextlib.suppress(psycopg.Error, ConfigurationError):
-            status = cast("PostgresRow", self._connected().execute(_STATUS, (number,)).fetchone())[0]
+            self._link = self._connect()
+            status = cast("PostgresRow", self._link.execute(_STATUS, (number,)).fetchone())[0]
         if status not in {"committed", "aborted"}:
             raise OutcomeUnknownError(f"{self._name}: forbindelsen gikk midt i en lagring, og utfallet er uvisst")
         return status == "committed"
 
-    def _connected(self) -> _Link:
-        if self._link is None or self._link.closed:
-            self._link = self._connect()
-        return self._link
+    def _begin(self, link: _Link | None, statement: bytes) -> _Link:
+        """Begin a transaction. A connection that was lost while nobody used it is nobody's error: a new one is made."""
+        if link is not None and not link.closed:
+            try:
+                link.execute(statement)
+            except psycopg.OperationalError:
+                link.close()
+            else:
+                return link
+        link = self._connect()
+        link.execute(statement)
+        return link
 
     def _undo(self, link: _Link) -> None:
         """Leave the transaction; a connection that cannot is closed."""
@@ -312,15 +334,7 @@ class PostgresDatabase(GroupDatabase):
 
     def _read(self, call: Callable[[Connection], T]) -> T:
         with self._mapped():
-            if self._reader is None or self._reader.closed:
-                self._reader = self._connect()
-            reader = self._reader
-            try:
-                reader.execute(_READ)
-            except psycopg.OperationalError:  # it was lost while nobody read: that is nobody's error yet
-                reader.close()
-                self._reader = reader = self._connect()
-                reader.execute(_READ)
+            self._reader = reader = self._begin(self._reader, _READ)
             try:
                 return call(cast("Connection", _Session(reader)))
             finally:
@@ -348,13 +362,20 @@ class PostgresDatabase(GroupDatabase):
         state = error.sqlstate
         if state is None:
             lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-            text = "PostgreSQL kan ikke nås" if lost else "databasen svarer ikke som ventet"
+            text = _refusal(error) if lost else "databasen svarer ikke som ventet"
             return StoreError(f"{self._name}: {text} ({type(error).__name__})")
         kind = UniqueViolationError if state == _UNIQUE else StoreFullError if state in _FULL else StoreError
         text = _ADVICE.get(
             state, "PostgreSQL kan ikke nås" if state[:2] in {"08", "57"} else "databasen svarer ikke som ventet"
         )
         return kind(f"{self._name}: {text} ({state})")
+
+
+def _refusal(error: psycopg.Error) -> str:
+    """Tell a server that is not there from one that lets us not in; libpq has a code for neither."""
+    if "FATAL:" in str(error):
+        return "PostgreSQL svarer, men slipper oss ikke inn: se etter bruker, passord og databasens navn"
+    return "PostgreSQL kan ikke nås"
 
 
 class _Failed:

@@ -195,6 +195,13 @@ class SqliteDatabase(GroupDatabase):
                 if self._reader.in_transaction:
                     self._reader.execute("ROLLBACK")
 
+    def _scrub(self) -> bool:
+        with self._mapped():
+            if self._reader is None:
+                self._reader = self._connect_reader()
+            busy, _, _ = self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
     def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
