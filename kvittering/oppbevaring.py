@@ -19,6 +19,7 @@ from broker.log import get_logger
 from broker.record import Outgoing
 from broker.routing import STATUS
 from kvittering.facts import SoknadState
+from kvittering.fristlager import forget_frister
 from kvittering.rows import QUEUE, queue_row
 from schemas.errors import StoreError
 
@@ -122,6 +123,7 @@ def _forget(connection: Connection, digisos_id: str, *, shown: bool) -> None:
     key = digisos_id.encode("ascii")
     connection.execute("DELETE FROM soknad WHERE digisos_id = ?", (digisos_id,))
     connection.execute("DELETE FROM innkommet WHERE digisos_id = ?", (digisos_id,))
+    forget_frister(connection, digisos_id)
     connection.execute("DELETE FROM utboks WHERE topic = ? AND nokkel = ?", (STATUS, key))
     if shown:
         connection.execute(QUEUE, queue_row(Outgoing(STATUS, key, None)))

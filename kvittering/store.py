@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from broker.record import Outgoing, TopicPartition
 from broker.sql import Connection, open_database
+from kvittering import fristlager
 from kvittering.facts import SoknadState
+from kvittering.fristlager import FristerOf, default_frister
 from kvittering.lifecycle import AT_FAGSYSTEM
 from kvittering.rows import headers_of
 from kvittering.taking_in import Applied, apply_batch, read_offsets
@@ -44,6 +46,7 @@ MIGRATIONS: Final = (
     DROP INDEX soknad_ubekreftet;
     CREATE INDEX soknad_ubekreftet ON soknad (akseptert_ms) WHERE levert = 0;
     """,
+    fristlager.MIGRATION,
 )
 _DELIVERED: Final = tuple(sorted(status.value for status in AT_FAGSYSTEM))
 
@@ -62,10 +65,12 @@ class StatusStore:
     Args:
         place: A SQLite file (made with mode 0600), or ``postgresql://…``.
         read_only: Only read, beside the process that writes.
+        frister_of: Each kommune's deadlines.
     """
 
-    def __init__(self, place: str | Path, *, read_only: bool = False) -> None:
+    def __init__(self, place: str | Path, *, read_only: bool = False, frister_of: FristerOf = default_frister) -> None:
         self._database = open_database(place, MIGRATIONS, read_only=read_only)
+        self.frister_of = frister_of
 
     async def __aenter__(self) -> Self:
         await self._database.open()
@@ -84,7 +89,7 @@ class StatusStore:
         Raises:
             StoreError: Nothing of the batch is kept; read it again.
         """
-        return await self._database.write(lambda connection: apply_batch(connection, batch, now))
+        return await self._database.write(lambda connection: apply_batch(connection, batch, now, self.frister_of))
 
     async def write(self, call: Callable[[Connection], T]) -> T:
         """Run ``call`` in a transaction of its own, for what belongs to the store and has a module of its own.
@@ -93,6 +98,14 @@ class StatusStore:
             StoreError: Nothing of it is kept.
         """
         return await self._database.write(call)
+
+    async def read(self, call: Callable[[Connection], T]) -> T:
+        """Run ``call`` on a connection that only reads; see ``write``.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        return await self._database.read(call)
 
     async def offsets(self) -> dict[TopicPartition, int]:
         """Return where to read on, for each partition that was ever read."""
@@ -187,7 +200,8 @@ class StatusStore:
         """Return the numbers that are watched."""
 
         def query(connection: Connection) -> Figures:
-            oldest = connection.execute("SELECT MIN(akseptert_ms) FROM soknad WHERE levert = 0 AND eier IS NOT NULL")
+            # What still waits, and not what no fagsystem has: a letter is an end too, and would be the oldest for ever.
+            oldest = connection.execute("SELECT MIN(akseptert_ms) FROM frist")
             waiting = connection.execute("SELECT COALESCE(SUM(venter), 0) FROM soknad WHERE venter > 0")
             queued, aside = connection.execute("SELECT COUNT(*), COUNT(satt_til_side) FROM utboks").fetchone()
             return Figures(oldest.fetchone()[0], int(waiting.fetchone()[0]), int(queued - aside), int(aside))
@@ -200,7 +214,7 @@ class Figures:
     """Numbers that are watched.
 
     Attributes:
-        oldest_unacknowledged_ms: When the oldest søknad that no fagsystem has answered for was accepted, since 1970 UTC.
+        oldest_unacknowledged_ms: When the oldest message that still waits was accepted, since 1970 UTC.
         waiting: How many facts wait for a søknad or an earlier link.
         unpublished: How many records wait in the queue to be published.
         set_aside: How many records lie in the queue that Kafka never takes.

@@ -5,15 +5,16 @@ The rules are the store's (``store``); the fold is ``projection``'s. This module
 
 from __future__ import annotations
 
-from broker.sql import Connection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.krasj import crash_point
 from broker.record import TopicPartition
 from broker.routing import STATUS
+from broker.sql import Connection
 from kvittering.dead_letters import dead_letter, refused_letter
 from kvittering.facts import SoknadState
+from kvittering.fristlager import FristerOf, default_frister, save_frister
 from kvittering.projection import Projection, Refused, apply, fact_id, project
 from kvittering.reading import as_error
 from kvittering.rows import (
@@ -67,13 +68,16 @@ class _Batch:
     connection: Connection
     now: datetime
     offsets: dict[TopicPartition, int]
+    frister_of: FristerOf
     shown: dict[DigisosId, Projection] = field(default_factory=dict["DigisosId", "Projection"])
     changed: set[DigisosId] = field(default_factory=set["DigisosId"])
 
 
-def apply_batch(connection: Connection, records: Sequence[ReadRecord], now: datetime) -> list[Applied]:
+def apply_batch(
+    connection: Connection, records: Sequence[ReadRecord], now: datetime, frister_of: FristerOf = default_frister
+) -> list[Applied]:
     """Take in records, each partition in order; return what came of each."""
-    batch = _Batch(connection, now, read_offsets(connection))
+    batch = _Batch(connection, now, read_offsets(connection), frister_of)
     applied = [_apply_one(batch, read) for read in records]
     for digisos_id in sorted(batch.changed):
         _save(batch, batch.shown[digisos_id])
@@ -151,6 +155,7 @@ def _save(batch: _Batch, projection: Projection) -> None:
     value = None if record is None else encode(record)
     row = connection.execute("SELECT sist_status FROM soknad WHERE digisos_id = ?", (state.digisos_id,)).fetchone()
     connection.execute(SAVE, soknad_row(projection, value))
+    save_frister(connection, projection, batch.frister_of(projection.kommunenummer))
     if record is not None and value is not None and (row is None or row[0] != value):
         outgoing = status_message(record, value)
         connection.execute("DELETE FROM utboks WHERE topic = ? AND nokkel = ?", (STATUS, outgoing.key))
