@@ -20,13 +20,16 @@ from broker.process_clock import process_clock
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
 from broker.runtime import run_process
 from broker.settings import load_settings
-from broker.sql import open_database
+from broker.sql import Database, open_database
 from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
 from crypto.certificates import load_certificate
+from crypto.key_wrap import KeyWrapper
 from crypto.keys import KeyRing, Signer, load_private_key, load_secret
+from crypto.trust import Trust
 from producers import metrics
 from producers.app import create_app
+from producers.avsenderkopi import Avsenderkopier
 from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
@@ -49,6 +52,7 @@ async def main(stop: asyncio.Event) -> None:
     dokumentlager = DiskDokumentlager(settings.dokumentlager)
     async with open_database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
+        kopier = _kopier(settings, database, dokumentlager, outbox)
         await _sweep(dokumentlager, outbox)
         crash_point("producers.start.swept")
         producer = Producer(
@@ -56,6 +60,7 @@ async def main(stop: asyncio.Event) -> None:
             katalog_problem=follower.problem,
             outbox=outbox,
             dokumentlager=dokumentlager,
+            kopier=kopier,
             keys=_keys(settings),
             limits=settings.limits(),
             clear_files=settings.allow_clear_files,
@@ -107,6 +112,19 @@ async def _warm(publisher: KafkaPublisher, follower: KatalogFollower, katalog: K
     await follower.caught_up.wait()
     with suppress(TransportError):  # the relay finds out by itself, and says so
         await publisher.warm([TRANSPORT, *(soknad_topic(entry.kommunenummer) for entry in katalog.all())])
+
+
+def _kopier(
+    settings: ProducersSettings, database: Database, dokumentlager: DiskDokumentlager, outbox: Outbox
+) -> Avsenderkopier:
+    signers = [settings.signing_certificate, *settings.former_signing_certificates]
+    return Avsenderkopier(
+        database,
+        dokumentlager,
+        wrapper=KeyWrapper.load(*settings.kopi_keys),
+        trust=Trust(pinned=[load_certificate(path) for path in signers]),
+        added=outbox.added.set,
+    )
 
 
 def _keys(settings: ProducersSettings) -> IntakeKeys:

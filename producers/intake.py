@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from crypto.content_key import ContentKey
     from crypto.keys import KeyRing, Signer
     from producers.checks import Delivered, FilMetadata, IntakeLimits
     from producers.envelopes import SeenKeys
@@ -123,11 +124,13 @@ class Accepted:
         soknad: The record for the kommune's topic.
         transport: AKSEPTERT, for ``fiks.transport.v1``.
         files: How many files the sender delivered.
+        content_key: Opens the package, for the sender's copy.
     """
 
     soknad: SoknadRecord
     transport: TransportRecord
     files: int
+    content_key: ContentKey
 
 
 class Tilleggsinformasjon(WireModel):
@@ -237,7 +240,7 @@ class Submission:
             pakke=stored.pakke,
             dokumentlager_id=stored.dokumentlager_id,
         )
-        return Accepted(soknad, self._transport(soknad), len(self._delivered))
+        return Accepted(soknad, self._transport(soknad), len(self._delivered), self._package.content_key)
 
     def abort(self) -> None:
         """Give the submission up, and its package. May be called at any time, and twice."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.katalog import Katalog
     from crypto.keys import KeyRing, Signer
+    from producers.avsenderkopi import Avsenderkopier
     from producers.checks import IntakeLimits
     from producers.dokument import Dokument
     from producers.dokumentlager import Dokumentlager
@@ -93,6 +94,7 @@ class Producer:
         katalog_problem: Why the katalog is not there yet; None when it is.
         outbox: Keeps what was accepted.
         dokumentlager: Keeps large packages.
+        kopier: Keeps the sender's copies.
         keys: The sender's keys.
         limits: How much a submission may hold.
         clear_files: Whether files may come in clear over HTTP.
@@ -107,6 +109,7 @@ class Producer:
         katalog_problem: Callable[[], str | None],
         outbox: Outbox,
         dokumentlager: Dokumentlager,
+        kopier: Avsenderkopier,
         keys: IntakeKeys,
         limits: IntakeLimits,
         clear_files: bool,
@@ -117,6 +120,7 @@ class Producer:
         self._katalog_problem = katalog_problem
         self.outbox = outbox
         self.dokumentlager = dokumentlager
+        self.kopier = kopier
         self._keys = keys
         self._avsender = organisasjonsnummer(keys.signer.certificate)
         self.limits = limits

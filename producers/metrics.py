@@ -31,3 +31,6 @@ PACKAGES_UNKNOWN: Final = Gauge(
 PACKAGES_FETCHED: Final = Counter(
     "fiks_packages_fetched_total", "Requests for a package in the dokumentlager.", ["status"]
 )
+COPIES_DESTROYED: Final = Counter(
+    "fiks_sender_copies_destroyed_total", "Sender's copies destroyed, by why: mottatt, or another word.", ["arsak"]
+)

@@ -75,7 +75,7 @@ class Reception:
         in_memory = self._spill.in_memory
         accepted, messages = await (self._producer.in_turn(finish) if in_memory else self._in_thread(finish))
         try:
-            former = await self._producer.outbox.accept(accepted, messages)
+            former = await self._producer.outbox.accept(accepted, messages, self._producer.kopier.keeper(accepted))
         except OutcomeUnknownError:
             raise  # it may be ours: what it refers to must stay, and a repeat finds out
         except StoreError:

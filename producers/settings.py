@@ -23,6 +23,8 @@ class ProducersSettings(BaseSettings):
         signing_key: PEM of its key, mode 0600.
         mottak_certificate: PEM of what clients encrypt files for.
         mottak_keys: PEM files or folders with that certificate's key, and former ones with theirs while keys rotate.
+        kopi_keys: Files with the keys that wrap the sender's own copies, 32 bytes as hex each: the first wraps, all unwrap.
+        former_signing_certificates: PEM files of what we signed with before; copies from that time open by them.
         eier_key: File with the central key of the owners' HMAC, as hex; at least 32 bytes.
         issuer: The ``iss`` of tokens.
         jwks_url: Where the issuer's keys are.
@@ -45,6 +47,8 @@ class ProducersSettings(BaseSettings):
     signing_key: Path
     mottak_certificate: Path
     mottak_keys: tuple[Path, ...]
+    kopi_keys: tuple[Path, ...] = Field(min_length=1)
+    former_signing_certificates: tuple[Path, ...] = ()
     eier_key: Path
     issuer: str
     jwks_url: str

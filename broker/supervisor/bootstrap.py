@@ -91,9 +91,16 @@ def bootstrap(folder: Path, connectors: Mapping[str, ConnectorSetup], now: datet
     layout = Layout.prepare(folder, connectors)
     _issue_certificates(layout, now)
     write_private(layout.eier_key, secrets.token_hex(32).encode())
+    complete(layout)
     write_katalog(layout, now)
     layout.save()
     return layout
+
+
+def complete(layout: Layout) -> None:
+    """Make what a set-up of an older version lacks; what is there is never touched."""
+    if not layout.kopi_key.exists():
+        write_private(layout.kopi_key, secrets.token_hex(32).encode())
 
 
 def _issue_certificates(layout: Layout, now: datetime) -> None:

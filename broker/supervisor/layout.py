@@ -178,6 +178,11 @@ class Layout:
         return self.folder / "klokke.json"
 
     @property
+    def kopi_key(self) -> Path:
+        """The key that wraps the sender's copies: 32 random bytes as hex."""
+        return self.folder / "nokler" / "kopi.key"
+
+    @property
     def katalog(self) -> Path:
         """The katalog file."""
         return self.folder / "katalog.yaml"

@@ -20,6 +20,7 @@ from broker.katalog import load_katalog
 from broker.log import get_logger
 from broker.process_clock import CLOCK_ENV, ProcessClock
 from broker.runtime import INSTANCE_HEADER
+from broker.supervisor.bootstrap import complete
 from broker.supervisor.children import Child
 from broker.supervisor.housekeeping import keep_retention
 from broker.supervisor.provisioning import principals, provision, wanted_topics
@@ -171,6 +172,7 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_one(layout))
+        complete(layout)
         kafka = external or await _embedded_kafka(layout, stack, report)
         await _give_access(layout, kafka, embedded=external is None, report=report)
         specs = find_processes(layout)

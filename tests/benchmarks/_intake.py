@@ -144,6 +144,7 @@ def _settings(folder: Path, port: int, issuer: LocalIssuer) -> dict[str, str]:
         "SIGNING_KEY": str(folder / "avsender.key"),
         "MOTTAK_CERTIFICATE": str(folder / "mottak.pem"),
         "MOTTAK_KEYS": json.dumps([str(folder / "mottak.key"), str(folder / "mottak.pem")]),
+        "KOPI_KEYS": json.dumps([str(folder / "eier.key")]),
         "EIER_KEY": str(folder / "eier.key"),
         "ISSUER": issuer.issuer,
         "JWKS_URL": f"{issuer.issuer}/jwks",

@@ -38,13 +38,16 @@ from consumers.settings import CONFIG_ENV
 from crypto import (
     Authority,
     KeyRing,
+    KeyWrapper,
     PrivateKey,
     Signer,
+    Trust,
     certificate_pem,
     new_private_key,
     nokkel_id,
     write_private_key,
 )
+from producers.avsenderkopi import Avsenderkopier
 from producers.checks import IntakeLimits
 from producers.database import MIGRATIONS
 from producers.dokument import Dokument
@@ -318,12 +321,16 @@ async def running_sender(kafka: KafkaSettings, katalog: Katalog, folder: Path) -
     stop = asyncio.Event()
     async with SqliteDatabase(folder / "producers.sqlite", MIGRATIONS) as database, KafkaPublisher(kafka) as publisher:
         outbox = WatchedOutbox(database)
+        dokumentlager, signer = DiskDokumentlager(folder / "dokumentlager"), make_keys().signer
         producer = Producer(
             katalog=katalog,
             katalog_problem=lambda: None,
             outbox=outbox,
-            dokumentlager=DiskDokumentlager(folder / "dokumentlager"),
-            keys=IntakeKeys(make_keys().signer, KeyRing(()), EIER_KEY),
+            dokumentlager=dokumentlager,
+            kopier=Avsenderkopier(
+                database, dokumentlager, wrapper=KeyWrapper([EIER_KEY]), trust=Trust(pinned=[signer.certificate])
+            ),
+            keys=IntakeKeys(signer, KeyRing(()), EIER_KEY),
             limits=IntakeLimits(),
             clear_files=True,
             clock=system_clock,

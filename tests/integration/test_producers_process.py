@@ -241,6 +241,7 @@ async def world(kafka: Any, tmp_path: Path, authority: Authority, issuer: tuple[
         "SIGNING_KEY": str(tmp_path / "avsender.key"),
         "MOTTAK_CERTIFICATE": str(tmp_path / "mottak.pem"),
         "MOTTAK_KEYS": json.dumps([str(tmp_path / "mottak.key"), str(tmp_path / "mottak.pem")]),
+        "KOPI_KEYS": json.dumps([str(tmp_path / "eier.key")]),
         "EIER_KEY": str(tmp_path / "eier.key"),
         "ISSUER": local.issuer,
         "JWKS_URL": f"{local.issuer}/jwks",

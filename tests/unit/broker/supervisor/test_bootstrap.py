@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from broker.katalog import load_katalog
-from broker.supervisor.bootstrap import DEFAULT_KOMMUNER, bootstrap, check_kommuner, choose_connectors
+from broker.supervisor.bootstrap import DEFAULT_KOMMUNER, bootstrap, check_kommuner, choose_connectors, complete
 from broker.supervisor.layout import Layout
 from crypto import load_certificate, load_private_key
 from crypto.certificates import judge_recipient
@@ -57,6 +57,18 @@ def test_every_private_key_is_for_its_owner_alone(layout: Layout) -> None:
     keys = [path for path in (layout.folder / "nokler").iterdir() if path.suffix != ".pem"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
     assert len(layout.eier_key.read_text("ascii")) == 64
+    assert len(layout.kopi_key.read_text("ascii")) == 64
+
+
+def test_a_set_up_of_an_older_version_gets_what_it_lacks_and_keeps_what_it_has(layout: Layout) -> None:
+    before = layout.kopi_key.read_bytes()
+    complete(layout)
+    assert layout.kopi_key.read_bytes() == before
+    layout.kopi_key.unlink()
+    complete(layout)
+    assert len(layout.kopi_key.read_text("ascii")) == 64
+    assert layout.kopi_key.read_bytes() != before
+    assert stat.S_IMODE(layout.kopi_key.stat().st_mode) == 0o600
 
 
 def test_keys_are_of_the_kind_that_their_use_needs(layout: Layout) -> None:
