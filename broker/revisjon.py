@@ -25,7 +25,7 @@ from broker.clock import timestamp, to_milliseconds
 from broker.record import Outgoing, cloud_event_headers
 from broker.routing import REVISJON
 from schemas.codec import encode
-from schemas.errors import AuditError
+from schemas.errors import AuditError, TransportError
 from schemas.names import Sha256, Uuid
 from schemas.records import RevisjonRecord
 
@@ -181,23 +181,58 @@ class RevisjonWriter:
             AuditError: A text may not stand in the revisjon, or the signer is another actor. Nothing was written.
             TransportError: Not known to be written.
         """
+        (record,) = await self.record_all(
+            aktor, handling, {objekt: detaljer or {}}, begrunnelse=begrunnelse, signer=signer
+        )
+        return record
+
+    async def record_all(
+        self,
+        aktor: str,
+        handling: str,
+        objekter: Mapping[str, Mapping[str, str]],
+        *,
+        begrunnelse: str | None = None,
+        signer: ActSigner | None = None,
+    ) -> list[RevisjonRecord]:
+        """Write one act for each of many objects, pipelined; return when all are durable.
+
+        Args:
+            aktor: Who; see ``record``.
+            handling: What.
+            objekter: To what, each with its details.
+            begrunnelse: Why.
+            signer: Signs each, for an operator.
+
+        Raises:
+            AuditError: A text may not stand in the revisjon, or the signer is another actor. Nothing was written.
+            TransportError: Not all are known to be written.
+        """
         if signer is not None and signer.aktor != aktor:
             raise AuditError("en handling signeres av den som gjør den")
         async with self._lock:
             if aktor not in self._heads:
                 self._heads[aktor] = await self._find_head(aktor)
-            record = new_record(
-                aktor,
-                handling,
-                objekt,
-                now=self._clock(),
-                forrige=self._heads.pop(aktor),  # unknown until this one is known to be written
-                begrunnelse=begrunnelse,
-                detaljer=detaljer,
-            )
-            if signer is not None:
-                record = record.model_copy(update={"signatur": signer.sign(canonical(record))})
-            outgoing = revisjon_outgoing(record, source=self._source)
-            await self._publisher.publish(outgoing)
-            self._heads[aktor] = digest_of(outgoing)
-            return record
+            head = self._heads[aktor]
+            records, outgoing = [], []
+            for objekt, detaljer in objekter.items():
+                record = new_record(
+                    aktor,
+                    handling,
+                    objekt,
+                    now=self._clock(),
+                    forrige=head,
+                    begrunnelse=begrunnelse,
+                    detaljer=detaljer,
+                )
+                if signer is not None:
+                    record = record.model_copy(update={"signatur": signer.sign(canonical(record))})
+                records.append(record)
+                outgoing.append(revisjon_outgoing(record, source=self._source))
+                head = digest_of(outgoing[-1])
+            del self._heads[aktor]  # unknown until these are known to be written
+            for outcome in await self._publisher.publish_all(outgoing):
+                if isinstance(outcome, TransportError):
+                    raise outcome
+            self._heads[aktor] = head
+            return records

@@ -58,6 +58,18 @@ def decode(model: type[R], data: bytes | None) -> R:
         raise DecodeError(f"{writer.subject}: ugyldige felt: {fields}") from None
 
 
+def schema_of(data: bytes | None) -> str | None:
+    """Return what wrote ``data`` as kind and version, for example ``soknad:2``; None when the frame names no schema of ours."""
+    if data is None or len(data) < _FRAME.size:
+        return None
+    magic, schema_id = _FRAME.unpack_from(data)
+    try:
+        schema = schema_by_id(schema_id)
+    except UnknownSchemaError:
+        return None
+    return f"{schema.kind}:{schema.version}" if magic == _MAGIC else None
+
+
 def _read(data: bytes, writer: dict[str, Any], reader: dict[str, Any]) -> object:
     source = BytesIO(data)
     source.seek(_FRAME.size)

@@ -231,6 +231,15 @@ class KafkaAdmin:
         """Return where each partition of ``topics`` begins: the offset of the oldest record that is kept."""
         return await self._offsets(topics, OffsetSpec.earliest())
 
+    async def offsets_from(self, topics: Iterable[str], at_ms: int) -> dict[TopicPartition, int]:
+        """Return, for each partition, its first record that Kafka took at ``at_ms`` (since 1970) or later, or else its end."""
+        asked = tuple(topics)
+        ends = await self.end_offsets(asked)
+        found = await self._offsets(asked, OffsetSpec.for_timestamp(at_ms))
+        return {
+            partition: found[partition] if found.get(partition, -1) >= 0 else end for partition, end in ends.items()
+        }
+
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """Return all that a consumer group has committed."""
 

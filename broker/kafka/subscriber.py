@@ -25,7 +25,7 @@ from broker.record import Incoming, TopicPartition
 from schemas.errors import BrokerUnavailableError, ConfigurationError, PartitionLostError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from aiokafka.structs import ConsumerRecord
@@ -186,6 +186,7 @@ class KafkaTail:
         self._offsets = offsets or {}
         self._stopped = False
         self._ends: dict[AioPartition, int] = {}
+        self._handed_out = False
         self.first: dict[TopicPartition, int] = {}
         self.total = 0
         self.caught_up = asyncio.Event()
@@ -255,7 +256,29 @@ class KafkaTail:
                 found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
             batch = tuple(incoming(one) for records in found.values() for one in records)
             if batch:
+                self._handed_out = True
                 yield batch
+                self._handed_out = False
+
+    async def ends(self, topics: Collection[str]) -> dict[TopicPartition, int]:
+        """Return where those of ``topics`` that are read here end now, as the broker says.
+
+        Raises:
+            TransportError: The broker does not say.
+        """
+        asked = [one for one in self._consumer.assignment() if one.topic in topics]
+        with mapped():
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                ends = await self._consumer.end_offsets(asked) if asked else {}
+        return {TopicPartition(*partition): offset for partition, offset in ends.items()}
+
+    async def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Return whether everything before these offsets was handed out *and* the caller came back for more."""
+        with mapped():
+            for partition, end in ends.items():
+                if end > 0 and await self._consumer.position(AioPartition(*partition)) < end:
+                    return False
+        return not self._handed_out  # asked last: the positions go forward when a batch is fetched
 
     def _seek(self) -> None:
         for partition, end in self._ends.items():

@@ -16,11 +16,12 @@ from broker.revisjon import (
 )
 from broker.routing import REVISJON
 from schemas.codec import decode
-from schemas.errors import AuditError, BrokerUnavailableError
+from schemas.errors import AuditError, BrokerUnavailableError, TransportError
 from schemas.names import Sha256
 from schemas.records import RevisjonRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from broker.record import Outgoing
@@ -33,11 +34,14 @@ class Topic:
         self.written: list[Outgoing] = []
         self.away = 0
 
-    async def publish(self, outgoing: Outgoing) -> RecordPosition:
+    async def publish_all(self, batch: Iterable[Outgoing]) -> list[RecordPosition | TransportError]:
         await asyncio.sleep(0)
+        return [self._publish(one) for one in batch]
+
+    def _publish(self, outgoing: Outgoing) -> RecordPosition | TransportError:
         if self.away:
             self.away -= 1
-            raise BrokerUnavailableError("borte")
+            return BrokerUnavailableError("borte")
         self.written.append(outgoing)
         return RecordPosition(outgoing.topic, 0, len(self.written) - 1)
 
@@ -63,7 +67,7 @@ def topic() -> Topic:
 
 @pytest.fixture
 def writer(topic: Topic, clock: Any) -> RevisjonWriter:
-    return RevisjonWriter(topic, clock, topic.head)  # type: ignore[arg-type]  # the writer publishes one at a time
+    return RevisjonWriter(topic, clock, topic.head)  # type: ignore[arg-type]  # the writer needs no more of a publisher
 
 
 def test_an_act_is_published_under_its_actor_as_an_event(now: datetime) -> None:
@@ -152,3 +156,19 @@ async def test_nobody_signs_for_somebody_else(topic: Topic, writer: RevisjonWrit
     with pytest.raises(AuditError):
         await writer.record("operator-ola", "dlq.parkert", "x", signer=Signs())
     assert topic.written == []
+
+
+async def test_many_acts_at_once_are_one_chain_each_signed(topic: Topic, writer: RevisjonWriter) -> None:
+    await writer.record("operator-kari", "dlq.parkert", "0", signer=Signs())
+    await writer.record_all("operator-kari", "dlq.gjenkjort", {"1": {}, "2": {"runde": "3"}}, signer=Signs())
+    heads = [digest_of(one) for one in topic.written]
+    assert [one.forrige for one in topic.records()] == [None, *heads[:-1]]
+    assert all(one.signatur == Signs().sign(canonical(one)) for one in topic.records())
+
+
+async def test_one_act_of_many_that_may_not_stand_there_stops_them_all(topic: Topic, writer: RevisjonWriter) -> None:
+    with pytest.raises(AuditError):
+        await writer.record_all("operator-kari", "x", {"1": {}, "2": {"tekst": "01810012345"}})
+    assert topic.written == []
+    await writer.record("operator-kari", "x", "1")
+    assert topic.records()[0].forrige is None
