@@ -6,7 +6,7 @@ The only implementation that ships is ``broker.kafka``. All errors are of ``sche
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -121,6 +121,18 @@ class Tail(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
         """Iterate over batches, never empty, in order for each partition."""
+        ...
+
+    async def ends(self, topics: Collection[str]) -> dict[TopicPartition, int]:
+        """Return where those of ``topics`` that are read here end now.
+
+        Raises:
+            TransportError: The broker does not say.
+        """
+        ...
+
+    async def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Return whether everything before these offsets was handed out and dealt with."""
         ...
 
 

@@ -22,12 +22,16 @@ from kvittering import metrics
 from schemas.errors import StoreError, TransportError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from broker.katalog import Katalog
-    from broker.ports import OpenTail
+    from broker.ports import OpenTail, Tail
     from kvittering.applier import Applier
     from kvittering.store import StatusStore
+    from schemas.names import Kommunenummer
 
 RETRY_S: Final = 1.0
+LOOK_S: Final = 0.05
 CENTRAL: Final = frozenset([TRANSPORT])
 
 
@@ -52,6 +56,7 @@ class Follower:
         self._applier = applier
         self._problems: dict[frozenset[str], str] = {frozenset(): "venter på katalogen"}
         self._alone: set[frozenset[str]] = set()
+        self._tails: dict[frozenset[str], Tail] = {}
         self._central_is_open = asyncio.Event()
 
     def problem(self) -> str | None:
@@ -79,6 +84,25 @@ class Follower:
                     followed |= new
                     self._begin(tasks, new)
                 await self._changed.wait()
+
+    async def up_to_date(self, kommuner: Collection[Kommunenummer], within_s: float) -> frozenset[Kommunenummer]:
+        """Return those of whom everything that lay on their topics and the central one when asked has been taken in.
+
+        This is how whoever acts on silence knows that it is silence: a broker that is away is not.
+
+        Args:
+            kommuner: Whom it is about.
+            within_s: How long to wait for what is still being read.
+        """
+        wanted = {knr: {kvittering_topic(knr), hendelse_topic(knr)} for knr in kommuner}
+        asked = {
+            topics: tail
+            for topics, tail in self._tails.items()
+            if topics == CENTRAL or topics & set().union(*wanted.values())
+        }
+        read = await asyncio.gather(*(_is_read(tail, topics, within_s) for topics, tail in asked.items()))
+        known = frozenset[str]().union(*(topics for topics, done in zip(asked, read, strict=True) if done))
+        return frozenset(knr for knr, topics in wanted.items() if CENTRAL | topics <= known)
 
     def _begin(self, tasks: asyncio.TaskGroup, topics: frozenset[str]) -> None:
         self._problems[topics] = "emnene er ikke lest ferdig"
@@ -108,6 +132,7 @@ class Follower:
         offsets = await self._store.offsets()
         async with self._open_tail(topics, offsets) as tail:
             self._note_opened(topics)
+            self._tails[topics] = tail
             # Not a task group: it would wrap the reader's error in a group, and the caller needs to see it.
             waiting = asyncio.create_task(self._note_when(tail.caught_up, topics))
             try:
@@ -115,6 +140,7 @@ class Follower:
                     await self._applier.handle(batch)
             finally:
                 waiting.cancel()
+                del self._tails[topics]
                 if topics == CENTRAL:
                     self._central_is_open.clear()
 
@@ -137,6 +163,17 @@ class Follower:
         await caught_up.wait()
         self._problems.pop(topics, None)
         get_logger().info("topics_caught_up", antall=len(topics))
+
+
+async def _is_read(tail: Tail, topics: frozenset[str], within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            ends = await tail.ends(topics)
+            while not await tail.has_read(ends):  # noqa: ASYNC110 - the reader has no event for each offset
+                await asyncio.sleep(LOOK_S)
+    except (TransportError, TimeoutError):
+        return False
+    return True
 
 
 def topics_of(katalog: Katalog) -> frozenset[str]:

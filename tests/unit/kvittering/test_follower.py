@@ -26,9 +26,21 @@ if TYPE_CHECKING:
 class Tail:
     """One reader of topics in memory: batches as they are put, an error as one that is raised."""
 
-    def __init__(self, batches: asyncio.Queue[list[Any] | Exception]) -> None:
+    def __init__(self, batches: asyncio.Queue[list[Any] | Exception], topics: Topics) -> None:
         self.caught_up = asyncio.Event()
         self._batches = batches
+        self._topics = topics
+        self._dealt_with = 0
+
+    async def ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        if self._topics.silent:
+            raise BrokerUnavailableError("borte")
+        return {TopicPartition(min(topics), 0): self._dealt_with + self._batches.qsize() + self._handed_out}
+
+    async def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._dealt_with >= end for end in ends.values())
+
+    _handed_out = 0
 
     async def __aiter__(self) -> AsyncIterator[list[Any]]:
         while True:
@@ -37,7 +49,9 @@ class Tail:
             batch = await self._batches.get()
             if isinstance(batch, Exception):
                 raise batch
+            self._handed_out = 1
             yield batch
+            self._handed_out, self._dealt_with = 0, self._dealt_with + 1
 
 
 class Topics:
@@ -49,6 +63,7 @@ class Topics:
         self.kommuner: asyncio.Queue[list[Any] | Exception] = asyncio.Queue()
         self.missing: set[str] = set()
         self.down = False
+        self.silent = False
         self.attempts = 0
 
     @asynccontextmanager
@@ -60,7 +75,7 @@ class Topics:
         if wanted & self.missing:
             raise AccessDeniedError("ikke lov")
         self.opened.append((wanted, dict(offsets)))
-        yield Tail(self.central if wanted == CENTRAL else self.kommuner)
+        yield Tail(self.central if wanted == CENTRAL else self.kommuner, self)
 
     def names(self) -> list[frozenset[str]]:
         return [topics for topics, _ in self.opened]
@@ -221,3 +236,46 @@ async def test_a_store_that_cannot_be_read_is_waited_for_and_shown(
         broken.clear()
         await eventually(lambda: shell.follower.problem() is None)
     assert sorted(shell.topics.names(), key=len) == [CENTRAL, of("0301")]
+
+
+async def test_silence_is_known_to_be_silence_when_all_that_lay_there_has_been_taken_in(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
+    shell.ready.set()
+    async with shell.running():
+        assert await shell.follower.up_to_date([kit.oslo], 0.05) == frozenset()  # nothing is open yet
+        await eventually(lambda: shell.follower.problem() is None)
+        assert await shell.follower.up_to_date([kit.oslo, kit.bergen], 5) == {kit.oslo}
+        shell.topics.central.put_nowait([log.transport(soknad.transport("AKSEPTERT"))])
+        assert await shell.follower.up_to_date([kit.oslo], 5) == {kit.oslo}
+    assert await store.state(soknad.digisos_id) is not None
+
+
+async def test_a_broker_that_does_not_answer_is_not_silence(kit: Any, oslo: Any, store: StatusStore) -> None:
+    shell = Shell(kit, store, oslo)
+    shell.ready.set()
+    async with shell.running():
+        await eventually(lambda: shell.follower.problem() is None)
+        shell.topics.silent = True
+        assert await shell.follower.up_to_date([kit.oslo], 5) == frozenset()
+
+
+async def test_what_has_been_read_and_is_not_stored_yet_is_not_silence(
+    kit: Any, oslo: Any, store: StatusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
+    go_on, real = asyncio.Event(), store.apply
+
+    async def slow(*args: Any) -> Any:
+        await go_on.wait()
+        return await real(*args)
+
+    shell.ready.set()
+    async with shell.running():
+        await eventually(lambda: shell.follower.problem() is None)
+        monkeypatch.setattr(store, "apply", slow)
+        shell.topics.kommuner.put_nowait([log.kvittering(oslo.issue(soknad))])
+        assert await shell.follower.up_to_date([kit.oslo], 0.1) == frozenset()
+        go_on.set()
+        assert await shell.follower.up_to_date([kit.oslo], 5) == {kit.oslo}
