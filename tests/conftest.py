@@ -172,7 +172,8 @@ def postgres_server(leak_guard: LeakGuard) -> Iterator[PostgresServer]:
         yield server
     finally:
         server.stop()
-        leak_guard.search_everything(server.folder)
+        for folder in server.writings():
+            leak_guard.search_everything(folder)
         server.__exit__()
 
 

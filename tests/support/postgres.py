@@ -51,7 +51,7 @@ class PostgresServer:
         self._prefix = _other_user()
         # Not under pytest's own folder: nobody but the user who runs the tests may enter that.
         self.folder = Path(tempfile.mkdtemp(prefix="formidler-pg-", dir="/tmp"))
-        self.log = self.folder / "server.log"
+        self.log = self.folder / "logg" / "server.log"
         self._password = secrets.token_urlsafe(12)
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,6 +81,10 @@ class PostgresServer:
     def admin(self, database: str = "postgres") -> psycopg.Connection:
         """Return a connection of one's own, where each statement is committed."""
         return psycopg.connect(self.url(database), autocommit=True)
+
+    def writings(self) -> tuple[Path, Path]:
+        """Return where everything lies that was written, also what was dropped: the write-ahead log, and what the server said."""
+        return self.folder / "data" / "pg_wal", self.folder / "logg"
 
     def new_database(self) -> str:
         """Make an empty database and return its name."""
@@ -153,6 +157,7 @@ class PostgresServer:
                 process.wait()
 
     def _make_cluster(self) -> None:
+        self.log.parent.mkdir()
         password = self.folder / "password"
         password.write_text(self._password)
         if self._prefix:
