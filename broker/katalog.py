@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from broker.kafka.subscriber import KafkaTail
     from broker.record import Incoming
 
+UTLOPT: Final = "utlopt"
+TILBAKEKALT: Final = "tilbakekalt"
+IKKE_ENNA: Final = "ikke-gyldig-enna"
+UKJENT: Final = "ukjent"
+"""Why a certificate is not sealed for: its time is over, it was revoked, its time has not come, or the katalog has it no more."""
+
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 10.0
 
@@ -78,20 +84,36 @@ class Katalog:
         return tuple(self._entries[number] for number in sorted(self._entries))
 
     def recipient(self, kommunenummer: Kommunenummer, now: datetime) -> x509.Certificate:
-        """Return the certificate to seal for: of those valid at ``now``, the one that became valid last.
+        """Return the certificate to seal for: of those valid at ``now`` and not revoked, the one that became valid last.
 
         Raises:
-            CertificateError: The kommune is unknown, or has no certificate that is valid at ``now``.
+            CertificateError: The kommune is unknown, or has no such certificate.
         """
-        entry = self._entries.get(kommunenummer)
-        valid = [
-            certificate
-            for certificate in (entry.sertifikater if entry else ())
-            if certificate.bruk == BRUK_KRYPTERING and certificate.gyldig_fra <= now < certificate.gyldig_til
-        ]
+        valid = [found for found in self._encrypting(kommunenummer) if _problem(found, now) is None]
         if not valid:
             raise CertificateError(f"kommune {kommunenummer} har ikke noe gyldig sertifikat å kryptere for")
         return self._certificates[max(valid, key=lambda certificate: certificate.gyldig_fra).nokkel_id]
+
+    def recipient_problem(self, kommunenummer: Kommunenummer, certificate_id: NokkelId, now: datetime) -> str | None:
+        """Return in a word why what is sealed for this certificate may not be sent to the kommune; None when it may."""
+        for certificate in self._encrypting(kommunenummer):
+            if certificate.nokkel_id == certificate_id:
+                return _problem(certificate, now)
+        return UKJENT
+
+    def no_recipient(self, kommunenummer: Kommunenummer, now: datetime) -> str | None:
+        """Return in a word why nothing can be sealed for the kommune; None when something can.
+
+        Of several certificates the one that became valid last says why.
+        """
+        problems = {found.gyldig_fra: _problem(found, now) for found in self._encrypting(kommunenummer)}
+        if not problems:
+            return UKJENT
+        return None if None in problems.values() else problems[max(problems)]
+
+    def _encrypting(self, kommunenummer: Kommunenummer) -> list[Sertifikat]:
+        entry = self._entries.get(kommunenummer)
+        return [found for found in (entry.sertifikater if entry else ()) if found.bruk == BRUK_KRYPTERING]
 
     def signers(self, kommunenummer: Kommunenummer) -> tuple[x509.Certificate, ...]:
         """Return the certificates that may sign kvitteringer and hendelser for this kommune; empty when none."""
@@ -112,6 +134,14 @@ class Katalog:
             if any(c.nokkel_id == certificate_id and c.bruk == BRUK_KVITTERING for c in entry.sertifikater):
                 return entry, self._certificates[certificate_id]
         raise CertificateError("sertifikatet hører ikke til noen konnektor i katalogen")
+
+
+def _problem(certificate: Sertifikat, now: datetime) -> str | None:
+    if certificate.tilbakekalt is not None and certificate.tilbakekalt <= now:
+        return TILBAKEKALT
+    if now < certificate.gyldig_fra:
+        return IKKE_ENNA
+    return None if now < certificate.gyldig_til else UTLOPT
 
 
 class KatalogFollower:
@@ -181,6 +211,18 @@ def _tell_outage(state: RetryCallState) -> None:
     )
 
 
+class CertificateFile(WireModel):
+    """A certificate that its owner has revoked, as a map in place of the file's name.
+
+    Attributes:
+        fil: The file.
+        tilbakekalt: From when on nothing is sealed for it.
+    """
+
+    fil: str
+    tilbakekalt: AwareDatetime | None = None
+
+
 class KommuneEntry(WireModel):
     """One kommune in the katalog file; certificate paths are relative to the file."""
 
@@ -194,8 +236,12 @@ class KommuneEntry(WireModel):
     kan_oppdatere_status: bool = True
     har_midlertidig_deaktivert_mottak: bool = False
     partisjoner: int = Field(default=PARTITIONS_PER_KOMMUNE, ge=1, le=64)
-    krypteringssertifikater: tuple[str, ...] = Field(min_length=1)
-    kvitteringssertifikater: tuple[str, ...] = Field(min_length=1)
+    krypteringssertifikater: tuple[str | CertificateFile, ...] = Field(min_length=1)
+    kvitteringssertifikater: tuple[str | CertificateFile, ...] = Field(min_length=1)
+    kanaler: tuple[str, ...] = ()
+    frist_bekreftet_s: int | None = Field(default=None, gt=0)
+    frist_mottatt_s: int | None = Field(default=None, gt=0)
+    postadresse: tuple[str, ...] = ()
     enheter: dict[Enhetsnummer, str] = Field(default_factory=dict[Enhetsnummer, str])
     endret: AwareDatetime
 
@@ -239,8 +285,8 @@ def _parse_yaml(path: Path) -> Any:
 
 
 def _to_record(entry: KommuneEntry, folder: Path) -> KatalogRecord:
-    certificates = [_load_certificate(folder / name, BRUK_KRYPTERING) for name in entry.krypteringssertifikater]
-    certificates += [_load_certificate(folder / name, BRUK_KVITTERING) for name in entry.kvitteringssertifikater]
+    certificates = [_load_certificate(folder, each, BRUK_KRYPTERING) for each in entry.krypteringssertifikater]
+    certificates += [_load_certificate(folder, each, BRUK_KVITTERING) for each in entry.kvitteringssertifikater]
     common = entry.model_dump(exclude={"krypteringssertifikater", "kvitteringssertifikater", "enheter"})
     # Avro keeps milliseconds: with more, an entry would differ from itself as it comes back from the topic.
     common["endret"] = to_milliseconds(entry.endret)
@@ -248,7 +294,9 @@ def _to_record(entry: KommuneEntry, folder: Path) -> KatalogRecord:
     return KatalogRecord(**common, sertifikater=tuple(certificates), enheter=offices)
 
 
-def _load_certificate(path: Path, use: str) -> Sertifikat:
+def _load_certificate(folder: Path, named: str | CertificateFile, use: str) -> Sertifikat:
+    file = named if isinstance(named, CertificateFile) else CertificateFile(fil=named)
+    path = folder / file.fil
     try:
         pem = path.read_text("ascii")
         certificate = x509.load_pem_x509_certificate(pem.encode())
@@ -260,4 +308,5 @@ def _load_certificate(path: Path, use: str) -> Sertifikat:
         pem=pem,
         gyldig_fra=certificate.not_valid_before_utc,
         gyldig_til=certificate.not_valid_after_utc,
+        tilbakekalt=None if file.tilbakekalt is None else to_milliseconds(file.tilbakekalt),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from broker.revisjon import digest_of, new_record, revisjon_outgoing
-from producers.outbox import ACTOR, ACTS, Message, insert_message
+from producers.outbox_rows import ACTOR, ACTS, Message, insert_message
 from schemas.names import NavEksternRefId, Sha256
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,6 +74,41 @@ class TestRecipient:
     def test_an_unknown_kommune_has_none(self, now: Any) -> None:
         with pytest.raises(CertificateError):
             Katalog().recipient(OSLO, now)
+        assert Katalog().no_recipient(OSLO, now) == "ukjent"
+
+    def test_a_revoked_one_is_never_used_from_that_moment_on(
+        self, make_entry: Any, make_sertifikat: Any, issue: Any, now: Any
+    ) -> None:
+        old, _ = issue("kryptering", start=timedelta(days=-100))
+        new, _ = issue("kryptering", start=timedelta(days=-1))
+        revoked = make_sertifikat(new).model_copy(update={"tilbakekalt": now})
+        katalog = Katalog([make_entry(sertifikater=(make_sertifikat(old), revoked))])
+
+        assert katalog.recipient(OSLO, now - timedelta(milliseconds=1)) == new
+        assert katalog.recipient(OSLO, now) == old
+        assert katalog.recipient_problem(OSLO, nokkel_id(new), now) == "tilbakekalt"
+        assert katalog.recipient_problem(OSLO, nokkel_id(old), now) is None
+        assert katalog.no_recipient(OSLO, now) is None
+
+    def test_why_nothing_can_be_sealed_is_what_the_newest_one_says(
+        self, make_entry: Any, make_sertifikat: Any, issue: Any, now: Any
+    ) -> None:
+        expired, _ = issue("kryptering", start=timedelta(days=-20), days=10)
+        newer, _ = issue("kryptering", start=timedelta(days=-5))
+        revoked = make_sertifikat(newer).model_copy(update={"tilbakekalt": now - timedelta(days=1)})
+        coming, _ = issue("kryptering", start=timedelta(days=1))
+
+        def reason(*certificates: Any) -> str | None:
+            return Katalog([make_entry(sertifikater=certificates)]).no_recipient(OSLO, now)
+
+        assert reason(make_sertifikat(expired)) == "utlopt"
+        assert reason(make_sertifikat(expired), revoked) == "tilbakekalt"
+        assert reason(make_sertifikat(expired), make_sertifikat(coming)) == "ikke-gyldig-enna"
+        assert reason() == "ukjent"
+
+    def test_one_that_the_katalog_has_no_more_is_unknown(self, make_entry: Any, issue: Any, now: Any) -> None:
+        gone, _ = issue("kryptering")
+        assert Katalog([make_entry()]).recipient_problem(OSLO, nokkel_id(gone), now) == "ukjent"
 
 
 def test_the_signers_are_those_of_the_kommune_alone(make_entry: Any, connector_key: Any) -> None:
@@ -240,6 +275,26 @@ def test_a_broken_file_is_refused_and_the_text_says_where(katalog_file: Any, ent
         load_katalog(katalog_file(entry))
     assert named in str(caught.value)
     assert "katalog.yaml" in str(caught.value) or ".pem" in str(caught.value)
+
+
+def test_a_file_can_say_that_a_certificate_is_revoked_and_what_the_channels_are(katalog_file: Any) -> None:
+    revoked = {"fil": "k.pem", "tilbakekalt": "2026-11-23T12:00:00.123456+00:00"}
+    path = katalog_file(
+        {
+            "krypteringssertifikater": [revoked, "k.pem"],
+            "kanaler": ["KAFKA", "PRINT"],
+            "fristBekreftetS": 3600,
+            "postadresse": ["Rådhuset", "0037 Oslo"],
+        }
+    )
+    (entry,) = load_katalog(path).all()
+
+    assert [found.tilbakekalt for found in entry.sertifikater[:2]] == [
+        datetime(2026, 11, 23, 12, 0, 0, 123000, UTC),
+        None,
+    ]
+    assert (entry.channels(), entry.frist_bekreftet_s, entry.frist_mottatt_s) == (("KAFKA", "PRINT"), 3600, None)
+    assert entry.postadresse == ("Rådhuset", "0037 Oslo")
 
 
 def test_a_kommune_may_stand_once(katalog_file: Any) -> None:
