@@ -11,19 +11,20 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
 from broker.record import Outgoing
+from broker.rounds import rounds
 from broker.routing import STATUS
 from kvittering.facts import SoknadState
 from kvittering.fristlager import forget_frister
 from kvittering.rows import QUEUE, queue_row
-from schemas.errors import StoreError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from broker.clock import Clock
     from broker.sql import Connection
     from kvittering.store import StatusStore
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 AT_A_TIME: Final = 500
 """How many søknader one transaction looks at: others wait for the database too."""
 EVERY: Final = timedelta(hours=1)
-_LOOK_S: Final = 1.0
 
 _OLD: Final = (
     "SELECT digisos_id, tilstand, sist_status FROM soknad"
@@ -95,23 +95,17 @@ async def keep_retention(store: StatusStore, kept: timedelta, clock: Clock, forg
     Args:
         store: What to forget from.
         kept: For how long a søknad is kept after the latest thing that happened to it.
-        clock: What the time is; looked at each second, since somebody may have moved it.
+        clock: What the time is.
         forgotten: Set when there are tombstones to publish.
     """
-    last: datetime | None = None
-    while True:
-        now = clock()
-        if last is None or now - last >= EVERY:
-            try:
-                count = await forget(store, now - kept)
-            except StoreError as error:
-                get_logger().warning("retention_not_kept", exc_info=error)
-            else:
-                last = now
-                if count:
-                    get_logger().info("soknader_forgotten", antall=count)
-                    forgotten.set()
-        await asyncio.sleep(_LOOK_S)
+
+    async def work(now: datetime) -> None:
+        count = await forget(store, now - kept)
+        if count:
+            get_logger().info("soknader_forgotten", antall=count)
+            forgotten.set()
+
+    await rounds("oppbevaring", work, every=EVERY, clock=clock)
 
 
 def _is_over_age(tilstand: str, before: datetime) -> bool:

@@ -16,7 +16,7 @@ from broker.kafka.subscriber import read_from_start
 from broker.katalog import Katalog, KatalogFollower
 from broker.krasj import crash_point
 from broker.log import get_logger
-from broker.process_clock import process_clock
+from broker.process_clock import check_time, process_clock
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
 from broker.runtime import run_process
 from broker.settings import load_settings
@@ -33,6 +33,7 @@ from producers.avsenderkopi import Avsenderkopier
 from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
+from producers.oppbevaring import Kept, keep_retention
 from producers.outbox import Outbox
 from producers.places import Places
 from producers.relay import Relay
@@ -53,6 +54,7 @@ async def main(stop: asyncio.Event) -> None:
     async with open_database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
         kopier = _kopier(settings, database, dokumentlager, outbox)
+        check_time(await outbox.newest(), clock())
         await _sweep(dokumentlager, outbox)
         crash_point("producers.start.swept")
         producer = Producer(
@@ -88,12 +90,15 @@ async def main(stop: asyncio.Event) -> None:
             following = tasks.create_task(follower.run())
             warming = tasks.create_task(_warm(publisher, follower, katalog))
             relaying = tasks.create_task(relay.run(relay_stop))
+            kept = Kept(kopi=settings.kopi_oppbevaring, pakke=settings.pakke_oppbevaring)
+            clearing = tasks.create_task(keep_retention(kopier, kept, clock))
             # The door closes first; what came in through it may still leave.
             await serve(app, settings.host, settings.port, stop)
             relay_stop.set()
             await relaying
             following.cancel()
             warming.cancel()
+            clearing.cancel()
         producer.close()
         await publisher.stop()
 

@@ -260,6 +260,20 @@ class Outbox:
         )
         return Backlog(int(count), None if oldest is None else from_ms(oldest))
 
+    async def newest(self) -> datetime | None:
+        """Return when the newest message came that waits, or the newest submission; None when there is none.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        found = await self._database.read(
+            lambda connection: connection.execute(
+                "SELECT max(m) FROM (SELECT max(lagt_ms) AS m FROM utboks"
+                " UNION ALL SELECT max(innsendt_ms) AS m FROM innsending) AS begge"
+            ).fetchone()[0]
+        )
+        return None if found is None else from_ms(found)
+
     async def packages(self) -> frozenset[DokumentlagerId]:
         """Return every package in the dokumentlager that a submission refers to.
 

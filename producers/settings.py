@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker.durations import Duration
+from broker.routing import SOKNAD_RETENTION
 from producers.checks import MIB, IntakeLimits
 from producers.places import MAX_CONCURRENT, MAX_PER_PERSON
 
@@ -25,6 +28,8 @@ class ProducersSettings(BaseSettings):
         mottak_keys: PEM files or folders with that certificate's key, and former ones with theirs while keys rotate.
         kopi_keys: Files with the keys that wrap the sender's own copies, 32 bytes as hex each: the first wraps, all unwrap.
         former_signing_certificates: PEM files of what we signed with before; copies from that time open by them.
+        kopi_oppbevaring: How long a copy is kept that nobody vouched for, for example ``180d``.
+        pakke_oppbevaring: How long a package stays in the dokumentlager after its copy was destroyed.
         eier_key: File with the central key of the owners' HMAC, as hex; at least 32 bytes.
         issuer: The ``iss`` of tokens.
         jwks_url: Where the issuer's keys are.
@@ -49,6 +54,8 @@ class ProducersSettings(BaseSettings):
     mottak_keys: tuple[Path, ...]
     kopi_keys: tuple[Path, ...] = Field(min_length=1)
     former_signing_certificates: tuple[Path, ...] = ()
+    kopi_oppbevaring: Duration = timedelta(days=180)
+    pakke_oppbevaring: Duration = SOKNAD_RETENTION
     eier_key: Path
     issuer: str
     jwks_url: str

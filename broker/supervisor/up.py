@@ -22,7 +22,7 @@ from broker.process_clock import CLOCK_ENV, ProcessClock
 from broker.runtime import INSTANCE_HEADER
 from broker.supervisor.bootstrap import complete
 from broker.supervisor.children import Child
-from broker.supervisor.housekeeping import keep_retention
+from broker.supervisor.housekeeping import keep_house
 from broker.supervisor.provisioning import principals, provision, wanted_topics
 from broker.supervisor.spec import ProcessSpec, find_processes
 from schemas.errors import BrokerUnavailableError, ConfigurationError
@@ -193,7 +193,7 @@ async def running(
 
 
 async def _keep_house(layout: Layout, kafka: KafkaSettings) -> None:
-    await keep_retention(kafka, lambda: wanted_topics(layout, load_katalog(layout.katalog)), ProcessClock(layout.clock))
+    await keep_house(kafka, lambda: wanted_topics(layout, load_katalog(layout.katalog)), ProcessClock(layout.clock))
 
 
 def _only_one(layout: Layout) -> AbstractContextManager[object]:

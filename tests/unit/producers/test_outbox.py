@@ -131,3 +131,9 @@ async def test_nothing_in_the_database_names_the_person(world: Any, sending: Any
         assert sending.fodselsnummer.encode() not in content
         assert b"personIdentifikator" not in content
         assert b"%PDF" not in content
+
+
+async def test_the_outbox_knows_when_the_newest_thing_in_it_came(world: Any, make_sending: Any) -> None:
+    assert await world.outbox.newest() is None
+    await world.post(make_sending(seed=1, encrypt_for=world.keys.mottak), path="0301/ref-1")
+    assert await world.outbox.newest() == world.now
