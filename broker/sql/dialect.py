@@ -41,7 +41,7 @@ def query(sql: str) -> bytes:
 
 def script(sql: str) -> list[bytes]:
     """Return the statements of a migration for PostgreSQL."""
-    return [_TOKEN.sub(_in_script, statement).encode() for statement in statements(sql)]
+    return [_TOKEN.sub(_in_script, statement).strip().encode() for statement in statements(sql)]
 
 
 def fingerprint(sql: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from broker.sql import Connection, Database, is_shared, open_database
+from broker.sql import Connection, Database, open_database
 from schemas.errors import ConfigurationError, OutcomeUnknownError, StoreError, UniqueViolationError
 
 if TYPE_CHECKING:
@@ -580,9 +580,3 @@ async def test_no_error_shows_the_password(postgres_server: PostgresServer, post
         open_database("postgresql://u:hemmelig@vert:ikke-et-tall?finnes=ikke", MIGRATIONS)
     assert "hemmelig" not in str(malformed.value)
     assert malformed.value.__cause__ is None
-
-
-def test_a_url_is_told_from_a_path() -> None:
-    assert is_shared("postgresql://u@vert/navn")
-    assert is_shared("postgres://u@vert/navn")
-    assert not is_shared("data/postgresql.sqlite")

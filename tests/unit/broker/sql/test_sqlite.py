@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from broker.sql.ports import Connection
-from broker.sql.scripts import statements
 from broker.sql.sqlite import SqliteDatabase as Database
-from schemas.errors import ConfigurationError, StoreError, StoreFullError, UniqueViolationError
+from schemas.errors import StoreError, StoreFullError, UniqueViolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,11 +163,21 @@ async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
         await database.write(insert("late"))
 
 
-@given(st.lists(st.sampled_from(["CREATE TABLE a (x TEXT DEFAULT ';')", "SELECT 1", "SELECT '\n;'"]), min_size=1))
-def test_a_script_falls_into_the_statements_that_it_was_made_of(parts: list[str]) -> None:
-    assert statements(";\n".join(parts) + ";") == [part + ";" for part in parts]
+async def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
+    secret = "NokkelSomSkalBort" * 20
+    async with Database(tmp_path / "x.db", MIGRATIONS) as database:
+        await database.write(insert(secret))
+    assert secret.encode() in (tmp_path / "x.db").read_bytes()
+    async with Database(tmp_path / "x.db", MIGRATIONS) as database:
+        await database.write(lambda connection: connection.execute("DELETE FROM one"))
+    assert set(os.listdir(tmp_path)) == {"x.db", "x.db.lock"}  # noqa: PTH208 - an asynchronous test may not use Path's
+    assert b"NokkelSomSkalBort" not in (tmp_path / "x.db").read_bytes()
 
 
-def test_a_script_that_ends_in_the_middle_is_refused() -> None:
-    with pytest.raises(ValueError, match="middle"):
-        statements("CREATE TABLE a (x TEXT")
+async def test_a_folder_on_a_full_disk_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("broker.sql.sqlite.os.open", no_room)
+    with pytest.raises(StoreFullError):
+        await Database(tmp_path / "x.db", MIGRATIONS).open()
