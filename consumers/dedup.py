@@ -6,28 +6,32 @@ Rules:
 
 1. A kvittering is here, on disk, before it is published.
 2. One chain for each søknad, in the order of ``nr``; two writers cannot make a fork, nor answer a melding twice, since reading
-   what there is and adding to it is one transaction.
+   what there is and adding to it is one transaction. Between processes the topic decides (``consumers.chain_rows``).
 3. What is lost with the disk is rebuilt from the kvittering topic (``consumers.rebuild``) before anything is delivered.
 4. A dead letter's kvittering has grad INGEN, a fagsystem's rejection has not: this is how a rebuild tells them apart.
-5. A trace of every melding_id is in memory, about 60 bytes each: no trace means new, and a trace means ask the disk.
+5. Nothing here is ever deleted but what is displaced from its chain: a repeat is known for as long as the database lives. After
+   a lost disk, for as long as the kvittering topic keeps it, which is longer than a søknad or a dead letter can come again.
+6. A trace of every melding_id is in memory, about 60 bytes each: no trace means new, and a trace means ask the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from broker.krasj import crash_point
 from broker.record import TopicPartition
-from broker.sql import Connection, Database, Row, open_database
-from schemas.kvittering import AVVIST, GRAD_INGEN, LEVERT, KvitteringClaims
-from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
+from broker.sql import Connection, Database, open_database
+from consumers import chain_rows
+from consumers.chain_rows import COLUMNS, issued_rows
+from consumers.issued import Issued, claims_of, is_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    from consumers.issued import Sign, Unless
+    from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
 
 
 MIGRATIONS: Final = (
@@ -70,17 +74,17 @@ MIGRATIONS: Final = (
         PRIMARY KEY (kommunenummer, name)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE kvittering ADD COLUMN kode TEXT;
+    CREATE TABLE displaced (
+        kvittering_id TEXT PRIMARY KEY,
+        kommunenummer TEXT NOT NULL,
+        jws TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
-_COLUMNS: Final = "kvittering_id, kommunenummer, digisos_id, nr, melding_id, sha256, status, grad, jws"
-_INSERT: Final = f"INSERT INTO kvittering ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
-_TAKE_OVER: Final = f"""
-    INSERT INTO kvittering ({_COLUMNS}, published) VALUES (?,?,?,?,?,?,?,?,?,1) ON CONFLICT DO NOTHING
-"""  # noqa: S608 - constants
-_OF_MELDING: Final = f"SELECT {_COLUMNS} FROM kvittering WHERE melding_id = ? ORDER BY nr"  # noqa: S608 - a constant
-_MARK: Final = "UPDATE kvittering SET published = 1 WHERE kvittering_id = ?"
-_BURY: Final = "INSERT INTO dead_key (kommunenummer, record_key) VALUES (?, ?) ON CONFLICT DO NOTHING"
-_REVIVE: Final = "DELETE FROM dead_key WHERE kommunenummer = ? AND record_key = ?"
+_MARK: Final = "UPDATE kvittering SET published = 1 WHERE kvittering_id = ? AND published = 0"
 _REACH: Final = """
     INSERT INTO position (topic, partition, next) VALUES (?, ?, ?)
     ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next
@@ -89,75 +93,6 @@ _PUT: Final = """
     INSERT INTO state (kommunenummer, name, value) VALUES (?, ?, ?)
     ON CONFLICT (kommunenummer, name) DO UPDATE SET value = excluded.value
 """
-_UNDELIVERED: Final = """
-    SELECT 1 FROM kvittering AS dead
-    WHERE dead.kommunenummer = ? AND dead.digisos_id = ? AND dead.status = 'AVVIST' AND dead.grad = 'INGEN'
-    AND NOT EXISTS (
-        SELECT 1 FROM kvittering AS answer
-        WHERE answer.melding_id = dead.melding_id AND NOT (answer.status = 'AVVIST' AND answer.grad = 'INGEN')
-    )
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A kvittering as it was signed. Its ``jws`` never changes."""
-
-    kvittering_id: Uuid
-    kommunenummer: Kommunenummer
-    digisos_id: DigisosId
-    nr: int
-    melding_id: MeldingId | None
-    sha256: Sha256
-    status: str
-    grad: str
-    jws: str
-
-    @classmethod
-    def of(cls, claims: KvitteringClaims, jws: str) -> Self:
-        """Return the kvittering with these claims."""
-        return cls(
-            claims.kvittering_id,
-            claims.kommunenummer,
-            claims.digisos_id,
-            claims.nr,
-            claims.melding_id,
-            claims.sha256,
-            claims.status,
-            claims.grad,
-            jws,
-        )
-
-    @property
-    def is_dead_letter(self) -> bool:
-        """Whether it says that we gave up, and not that the fagsystem answered."""
-        return self.status == AVVIST and self.grad == GRAD_INGEN
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the fagsystem has said its last word about the melding."""
-        return self.status != LEVERT and not self.is_dead_letter
-
-    def row(self) -> tuple[str | int | None, ...]:
-        """Return the values of the columns."""
-        return (
-            self.kvittering_id,
-            self.kommunenummer,
-            self.digisos_id,
-            self.nr,
-            self.melding_id,
-            self.sha256,
-            self.status,
-            self.grad,
-            self.jws,
-        )
-
-
-Sign = Callable[[int, Sha256 | None], tuple[KvitteringClaims, str]]
-"""Makes a kvittering from its number in the chain and the digest of the former one."""
-
-Unless = tuple[MeldingId, Callable[[Issued], bool]]
-"""A melding, and what tells that it needs no further kvittering."""
 
 
 class DedupStore:
@@ -193,27 +128,27 @@ class DedupStore:
     async def of_melding(self, melding_id: MeldingId) -> tuple[Issued, ...]:
         """Return the melding's kvitteringer, oldest first.
 
-        Most meldinger are new, which is known without a look at the disk (rule 5).
+        Most meldinger are new, which is known without a look at the disk (rule 6).
         """
         if _trace(melding_id) not in self._known:
             return ()
-        return await self._database.read(lambda db: _issued(db.execute(_OF_MELDING, (melding_id,))))
+        return await self._database.read(lambda db: chain_rows.of_melding(db, melding_id))
 
     async def of_unreadable(self, digisos_id: DigisosId, sha256: Sha256) -> tuple[Issued, ...]:
         """Return the kvitteringer of a record that could not be read, oldest first."""
         query = (
-            f"SELECT {_COLUMNS} FROM kvittering"  # noqa: S608 - a constant
+            f"SELECT {COLUMNS} FROM kvittering"  # noqa: S608 - a constant
             " WHERE digisos_id = ? AND sha256 = ? AND melding_id IS NULL ORDER BY nr"
         )
-        return await self._database.read(lambda db: _issued(db.execute(query, (digisos_id, sha256))))
+        return await self._database.read(lambda db: issued_rows(db.execute(query, (digisos_id, sha256))))
 
     async def unpublished(self, kommunenummer: Kommunenummer) -> tuple[Issued, ...]:
         """Return what is not known to be on its topic, in the order in which it was issued."""
         query = (
-            f"SELECT {_COLUMNS} FROM kvittering"  # noqa: S608 - a constant
+            f"SELECT {COLUMNS} FROM kvittering"  # noqa: S608 - a constant
             " WHERE kommunenummer = ? AND published = 0 ORDER BY digisos_id, nr"
         )
-        return await self._database.read(lambda db: _issued(db.execute(query, (kommunenummer,))))
+        return await self._database.read(lambda db: issued_rows(db.execute(query, (kommunenummer,))))
 
     async def issue(
         self,
@@ -239,18 +174,10 @@ class DedupStore:
         """
 
         def add(db: Connection) -> Issued:
-            if unless is not None and (there := _there(db, *unless)) is not None:
-                return there
-            head = db.execute(
-                "SELECT nr, jws FROM kvittering WHERE kommunenummer = ? AND digisos_id = ? ORDER BY nr DESC LIMIT 1",
-                (kommunenummer, digisos_id),
-            ).fetchone()
-            nr, former = (1, None) if head is None else (head["nr"] + 1, Sha256.of(head["jws"].encode("ascii")))
-            issued = Issued.of(*sign(nr, former))
-            db.execute(_INSERT, issued.row())
+            issued = chain_rows.add_link(db, kommunenummer, digisos_id, sign, unless)
             crash_point("consumers.dedup.before-commit")
             if dead_key is not None:
-                db.execute(_BURY, (kommunenummer, dead_key))
+                chain_rows.bury(db, kommunenummer, dead_key)
             return issued
 
         issued = await self._database.write(add)
@@ -258,20 +185,29 @@ class DedupStore:
         return issued
 
     async def take_over(self, kvitteringer: Sequence[Issued], reached: TopicPartition, next_offset: int) -> None:
-        """Take over kvitteringer that were found on the topic, up to this place; known ones are published, then."""
+        """Take over kvitteringer that were found on the topic, in its order, up to this place; known ones are published, then."""
 
         def add(db: Connection) -> None:
-            db.executemany(
-                _TAKE_OVER,
-                [each.row() for each in kvitteringer],
-            )
-            db.executemany(_MARK, [(each.kvittering_id,) for each in kvitteringer])
+            for each in kvitteringer:
+                chain_rows.take_link(db, each)
             for kommunenummer, digisos_id in {(each.kommunenummer, each.digisos_id) for each in kvitteringer}:
-                _judge_key(db, kommunenummer, digisos_id)
+                chain_rows.judge_key(db, kommunenummer, digisos_id)
             db.execute(_REACH, (*reached, next_offset))
 
         await self._database.write(add)
         self._remember(*kvitteringer)
+
+    async def displaced(self, kommunenummer: Kommunenummer) -> tuple[Issued, ...]:
+        """Return what lost its place in a chain and has not been issued again, in its former order."""
+        query = "SELECT jws FROM displaced WHERE kommunenummer = ?"
+        rows = await self._database.read(lambda db: db.execute(query, (kommunenummer,)).fetchall())
+        found = (Issued.of(claims_of(row["jws"]), row["jws"]) for row in rows)
+        return tuple(sorted(found, key=lambda each: (each.digisos_id, each.nr)))
+
+    async def forget_displaced(self, kvittering_id: Uuid) -> None:
+        """Note that what it said has a place in the chain again."""
+        query = "DELETE FROM displaced WHERE kvittering_id = ?"
+        await self._database.write(lambda db: db.execute(query, (kvittering_id,)))
 
     def _remember(self, *kvitteringer: Issued) -> None:
         self._known.update(_trace(each.melding_id) for each in kvitteringer if each.melding_id is not None)
@@ -296,11 +232,17 @@ class DedupStore:
 
     async def add_dead_key(self, kommunenummer: Kommunenummer, key: str) -> None:
         """Note that a key is dead, when there is no kvittering to go with it."""
-        await self._database.write(lambda db: db.execute(_BURY, (kommunenummer, key)))
+        await self._database.write(lambda db: chain_rows.bury(db, kommunenummer, key))
 
     async def judge_key(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:
         """Find out, after a redriven melding was answered, whether the søknad's key is dead; remember and return it."""
-        return await self._database.write(lambda db: _judge_key(db, kommunenummer, digisos_id))
+        return await self._database.write(lambda db: chain_rows.judge_key(db, kommunenummer, digisos_id))
+
+    async def is_behind(self, kommunenummer: Kommunenummer, digisos_id: DigisosId, melding_id: MeldingId) -> bool:
+        """Return whether a redriven melding must wait for an earlier one of its søknad (``consumers.issued``, rule 3)."""
+        return await self._database.read(
+            lambda db: is_behind(chain_rows.chain_of(db, kommunenummer, digisos_id), melding_id)
+        )
 
     async def has_case(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:
         """Return whether a case update was published before."""
@@ -344,31 +286,3 @@ class StoredState:
 def _trace(melding_id: str) -> int:
     """Return 60 of a melding's 122 random bits: enough to tell that it is new, small enough to keep for all."""
     return int(melding_id[-12:] + melding_id[:3], 16)
-
-
-def _there(db: Connection, melding_id: MeldingId, is_enough: Callable[[Issued], bool]) -> Issued | None:
-    return next((each for each in _issued(db.execute(_OF_MELDING, (melding_id,))) if is_enough(each)), None)
-
-
-def _judge_key(db: Connection, kommunenummer: str, digisos_id: str) -> bool:
-    """A key is dead while a melding of it was dead-lettered and never answered by the fagsystem."""
-    dead = db.execute(_UNDELIVERED, (kommunenummer, digisos_id)).fetchone() is not None
-    db.execute(_BURY if dead else _REVIVE, (kommunenummer, digisos_id))
-    return dead
-
-
-def _issued(rows: Iterable[Row]) -> tuple[Issued, ...]:
-    return tuple(
-        Issued(
-            Uuid(row["kvittering_id"]),
-            Kommunenummer(row["kommunenummer"]),
-            DigisosId(row["digisos_id"]),
-            int(row["nr"]),
-            MeldingId(row["melding_id"]) if row["melding_id"] is not None else None,
-            Sha256(row["sha256"]),
-            str(row["status"]),
-            str(row["grad"]),
-            str(row["jws"]),
-        )
-        for row in rows
-    )

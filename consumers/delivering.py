@@ -8,140 +8,59 @@ Rules:
 2. The answer is in the local store when ``deliver`` returns, and on its topic when ``publish`` returns.
 3. A dead letter is durable on its topic before its negative kvittering is issued.
 4. A dead letter blocks its key, unless the melding had been delivered before: then nothing is missing that others must wait for.
-5. A redriven record is tried again although a dead letter has answered for it.
+5. A redriven record is tried again although a dead letter has answered for it, unless an earlier melding of its søknad is still
+   undelivered: then it waits behind that one, once more (``consumers.issued``).
 6. One melding is worked on by one at a time, also across sessions: a slow delivery may outlive its partition's assignment, and
-   whoever reads the record again waits for it and finds it answered.
-7. Whatever a record makes fail becomes an error of ours: a dead letter, with the place in the log, and never a dead process.
+   whoever reads the record again in this process waits for it.
+7. A hand-over does not begin once the sender's time for it is out: judged again when the package is open, which may take time.
+8. A withdrawal asks nobody: the melding gets its negative kvittering, no dead letter, and is not handed over after that. One that
+   was answered before keeps its answer, which is repeated.
+9. A delivery that outlives its partition's assignment leaves nothing behind: no kvittering, no dead letter. Whoever has the
+   partition now asks the fagsystem again, with the same key, and answers.
+10. Whatever a record makes fail becomes an error of ours: a dead letter, with the place in the log, and never a dead process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from broker.delivery_messages import DeadLettered, Handled
 from broker.krasj import crash_point
 from broker.log import get_logger
-from broker.record import (
-    GJENKJORINGER_HEADER,
-    TRACEPARENT,
-    Outgoing,
-    dead_letter_headers,
-    header,
-    next_traceparent,
-    soknad_of,
-)
+from broker.record import Outgoing, dead_letter_headers
 from broker.routing import dead_letter_topic
-from broker.runtime import place_of
 from consumers import metrics
 from consumers.connector import Avvist, Levert, Mottatt
 from consumers.dead_letters import dead_letter, stripped
+from consumers.job import Job, unexpected
 from consumers.kvitteringer import Answer
-from consumers.opening import check_record
-from schemas.codec import decode, encode
-from schemas.errors import ContractError, MeldingsformidlerError, RecordTooLargeError, UnexpectedRecordError
+from schemas.codec import encode
+from schemas.errors import (
+    BehindDeadLetterError,
+    ExpiredError,
+    MeldingsformidlerError,
+    RecordTooLargeError,
+    WithdrawnError,
+)
 from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, LEVERT, MOTTATT
-from schemas.names import Sha256
-from schemas.records import SoknadRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from broker.clock import Clock
-    from broker.delivery_messages import DeadLetter, Deliver, PublishKvittering
+    from broker.delivery_messages import DeadLetter, Deliver, PublishKvittering, Withdraw
     from broker.ports import Publisher
     from broker.record import Incoming
     from consumers.connector import FagsystemConnector, Svar
-    from consumers.dedup import DedupStore, Issued
+    from consumers.dedup import DedupStore
+    from consumers.issued import Issued
     from consumers.kvitteringer import Kvitteringer
-    from consumers.opening import Opener
-    from schemas.names import DigisosId, Kommunenummer, MeldingId
-
-MAX_KEY_CHARS: Final = 200
-MAX_REDRIVES: Final = 1000
-"""A header that says more was not written by an operator's tool."""
-
-_REDRIVES = re.compile(rb"[0-9]{1,4}")
-
-
-@dataclass
-class Job:
-    """A record on its way, with what is known about it.
-
-    Attributes:
-        incoming: As it was read.
-        record: Decoded, if it could be.
-        error: Why it cannot be delivered at all, if so.
-        redrives: How many times an operator has sent it again.
-        traceparent: Of our part of the work.
-        again: Kvitteringer to repeat, oldest first.
-        resultat: What came of the latest command, for the log.
-    """
-
-    incoming: Incoming
-    record: SoknadRecord | None
-    error: MeldingsformidlerError | None
-    redrives: int
-    traceparent: str
-    again: tuple[Issued, ...] = ()
-    resultat: str = field(default="")
-
-    @classmethod
-    def of(cls, incoming: Incoming, kommunenummer: Kommunenummer) -> Job:
-        """Read a record as far as it can be read; never raises for what is in it."""
-        record, error = None, None
-        try:
-            record = decode(SoknadRecord, incoming.value)
-            check_record(record, incoming.key, kommunenummer)
-        except ContractError as found:
-            error = found
-        except Exception as found:  # noqa: BLE001 - a record must never stop the others (rule 7)
-            error = unexpected(found, incoming)
-        redrives = _redrives(header(incoming.headers, GJENKJORINGER_HEADER))
-        return cls(incoming, record, error, redrives, next_traceparent(header(incoming.headers, TRACEPARENT)))
-
-    @property
-    def key(self) -> str:
-        """The record's key as text."""
-        return self.incoming.key.decode("utf-8", "backslashreplace")[:MAX_KEY_CHARS]
-
-    @property
-    def digisos_id(self) -> DigisosId | None:
-        """The søknad to answer for: the key's, since that is what keeps the order; else the record's; else nobody knows."""
-        return soknad_of(self.incoming.key) or (self.record.digisos_id if self.record else None)
-
-    @property
-    def melding_id(self) -> MeldingId | None:
-        """The melding to answer for, if it is known."""
-        return self.record.melding_id if self.record else None
-
-    @property
-    def sha256(self) -> Sha256:
-        """What was received: the package's digest as the record states it, or the value's when it cannot be read."""
-        return self.record.sha256 if self.record else Sha256.of(self.incoming.value)
-
-
-def unexpected(error: Exception, incoming: Incoming) -> UnexpectedRecordError:
-    """Tell loudly what a record made fail, by class and place alone, and return what it becomes (rule 7)."""
-    get_logger().critical(
-        "record_failed_unexpectedly",
-        topic=incoming.topic,
-        partition=incoming.partition,
-        offset=incoming.offset,
-        feiltype=type(error).__name__,
-        sted=place_of(error),
-    )
-    return UnexpectedRecordError(f"uventet feil under behandling av meldingen ({type(error).__name__})")
-
-
-def _redrives(text: bytes | None) -> int:
-    if text is None or not _REDRIVES.fullmatch(text):
-        return 0
-    count = int(text)
-    return count if count <= MAX_REDRIVES else 0
+    from consumers.opening import OpenedSoknad, Opener
+    from schemas.names import Kommunenummer, MeldingId
+    from schemas.records import SoknadRecord
 
 
 class Deliverer:
@@ -197,21 +116,59 @@ class Deliverer:
     async def _deliver(self, job: Job, record: SoknadRecord, command: Deliver) -> Handled:
         known = await self._store.of_melding(record.melding_id)
         if any(one.sha256 == record.sha256 and not _tried_again(one, job) for one in known):
-            return self._repeat(job, command, known)
+            return await self._repeat(job, command, known)
+        if job.redrives and await self._store.is_behind(self._kommunenummer, record.digisos_id, record.melding_id):
+            raise BehindDeadLetterError
         crash_point("consumers.deliver.before-open")
         with await self._opener.open(record, self._clock()) as opened:
             self._warn(record, opened.warnings)
             if any(not one.is_dead_letter for one in known):
-                return self._repeat(job, command, known)
-            crash_point("consumers.deliver.before-hand-over")
-            svar = await self._connector.deliver(opened.leveranse())
-            crash_point("consumers.deliver.after-hand-over")
+                return await self._repeat(job, command, known)
+            svar = await self._hand_over(job, record, opened)
         await self._kvitteringer.issue(_answer(svar, record), unless=lambda each: not each.is_dead_letter)
         crash_point("consumers.deliver.after-issue")
         job.resultat = type(svar).__name__.upper()
         self.on_answer(record.melding_id)
-        revives = bool(job.redrives) and not await self._store.judge_key(self._kommunenummer, record.digisos_id)
-        return Handled(command.ticket, revives=revives)
+        return Handled(command.ticket, revives=await self._revives(job))
+
+    async def _hand_over(self, job: Job, record: SoknadRecord, opened: OpenedSoknad) -> Svar:
+        """Ask the fagsystem, if that may still begin; its answer counts only as long as the partition is ours."""
+        if record.gyldig_til is not None and self._clock() >= record.gyldig_til:
+            raise ExpiredError
+        job.check_ours()
+        crash_point("consumers.deliver.before-hand-over")
+        svar = await self._connector.deliver(opened.leveranse())
+        crash_point("consumers.deliver.after-hand-over")
+        job.check_ours()
+        return svar
+
+    async def _revives(self, job: Job) -> bool:
+        """Judge the key anew after something that can revive it."""
+        if not job.redrives or job.digisos_id is None:
+            return False
+        return not await self._store.judge_key(self._kommunenummer, job.digisos_id)
+
+    async def withdraw(self, job: Job, command: Withdraw) -> Handled:
+        """Answer that the melding was withdrawn, or what was answered before (rule 8).
+
+        Raises:
+            StoreError: Nothing was issued.
+            PartitionLostError: It is another process' concern now.
+        """
+        record = job.record
+        if record is None:
+            raise RuntimeError("a record that cannot be read was to be withdrawn")
+        async with self._alone(record.melding_id):
+            job.again = tuple(one for one in await self._store.of_melding(record.melding_id) if not one.is_dead_letter)
+            job.resultat = "GJENTATT" if job.again else "TILBAKEKALT"
+            if not job.again:
+                job.check_ours()
+                digisos_id, melding_id = record.digisos_id, record.melding_id
+                answer = Answer(digisos_id, melding_id, record.sha256, AVVIST, GRAD_INGEN, WithdrawnError.code)
+                await self._kvitteringer.issue(answer, unless=lambda each: not each.is_dead_letter)
+                self.on_answer(melding_id)
+        dead = await self._store.judge_key(self._kommunenummer, record.digisos_id)
+        return Handled(command.ticket, repeated=True, revives=not dead, blocks=dead)
 
     async def publish(self, job: Job, command: PublishKvittering) -> None:
         """Publish what is stored for the record.
@@ -221,7 +178,9 @@ class Deliverer:
         """
         _ = command
         if (digisos_id := job.digisos_id) is not None:
-            await self._kvitteringer.publish(digisos_id, again=job.again, parent=job.traceparent.encode())
+            await self._kvitteringer.publish(
+                digisos_id, again=job.again, parent=job.traceparent.encode(), allowed=job.is_ours
+            )
 
     async def dead_letter(self, job: Job, command: DeadLetter) -> DeadLettered | Handled:
         """Publish the dead letter, and store the negative kvittering.
@@ -236,10 +195,14 @@ class Deliverer:
     async def _bury(self, job: Job, command: DeadLetter) -> DeadLettered | Handled:
         known = await self._known(job)
         if any(one.sha256 == job.sha256 and not _tried_again(one, job) for one in known):
-            return self._repeat(job, command, known)
+            return await self._repeat(job, command, known)
+        if isinstance(command.error, ExpiredError) and any(not one.is_dead_letter for one in known):
+            return await self._repeat(job, command, known)  # it was handed over in time, perhaps sealed another way
+        job.check_ours()
         crash_point("consumers.dead-letter.before-publish")
         await self._publish_dead_letter(job, command)
         crash_point("consumers.dead-letter.after-publish")
+        job.check_ours()
         job.resultat = "DOD"
         blocks = all(one.is_dead_letter for one in known)
         digisos_id = job.digisos_id
@@ -258,10 +221,10 @@ class Deliverer:
             return await self._store.of_unreadable(job.digisos_id, job.sha256)
         return ()
 
-    def _repeat(self, job: Job, command: Deliver | DeadLetter, known: tuple[Issued, ...]) -> Handled:
+    async def _repeat(self, job: Job, command: Deliver | DeadLetter, known: tuple[Issued, ...]) -> Handled:
         job.again = known
         job.resultat = "GJENTATT"
-        return Handled(command.ticket, repeated=True)
+        return Handled(command.ticket, repeated=True, revives=await self._revives(job))
 
     async def _publish_dead_letter(self, job: Job, command: DeadLetter) -> None:
         """Publish the record as a dead letter; without its value if that does not fit, or cannot be written."""
@@ -271,7 +234,7 @@ class Deliverer:
             get_logger().error("dead_letter_stripped", storrelse=len(job.incoming.value), exc_info=error)
         except MeldingsformidlerError:
             raise
-        except Exception as error:  # noqa: BLE001 - a record must never stop the others (rule 7)
+        except Exception as error:  # noqa: BLE001 - a record must never stop the others (rule 10)
             unexpected(error, job.incoming)
         else:
             return

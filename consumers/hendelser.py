@@ -6,7 +6,8 @@ Rules:
 2. A later answer continues the chain of the melding's LEVERT. The fagsystem's first final word counts: one that contradicts it
    is logged, acknowledged and changes nothing.
 3. An answer for a melding that we have not answered for ourselves is held, unacknowledged, until we have: the fagsystem may be
-   faster than our own hand-over.
+   faster than our own hand-over. So is one for a søknad whose partition another process of this connector has, since only one may
+   write in a chain; it is looked at again when partitions come.
 4. A case update keeps NAV's format; the first one of a case says MOTTATT; it is signed by the connector and sealed for the
    sender's innsyn. What breaks this, or is too large for a record, is refused with a code and never comes again.
 5. Events of one kommune are handled one at a time, in order; an outage of Kafka holds them all.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
@@ -48,6 +50,8 @@ from schemas.names import MeldingId, Sha256
 from schemas.records import HENDELSE_DIGISOS_SOKER, MAX_INLINE_PACKAGE_BYTES, HendelseRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography import x509
 
     from broker.clock import Clock
@@ -56,7 +60,7 @@ if TYPE_CHECKING:
     from consumers.dedup import DedupStore
     from consumers.kvitteringer import Kvitteringer
     from crypto import Signer
-    from schemas.names import Kommunenummer
+    from schemas.names import DigisosId, Kommunenummer
 
 EVENT: Final = "no.fiks.hendelse.v1"
 MAX_HELD: Final = 10_000
@@ -118,6 +122,13 @@ class HendelseHandler:
         self._held: dict[MeldingId, list[SvarMottatt | SvarAvvist]] = {}
         self._released: asyncio.Queue[MeldingId] = asyncio.Queue()
         self._log = get_logger().bind(kommunenummer=kommunenummer)
+        self.owns: Callable[[DigisosId], bool] = lambda _: True
+        """Whether this process is the one that answers for a søknad."""
+
+    def release_all(self) -> None:
+        """Say that partitions have become ours, and that the store knows what their former owner answered (rule 3)."""
+        for melding_id in self._held:
+            self._released.put_nowait(melding_id)
 
     def release(self, melding_id: MeldingId) -> None:
         """Say that a melding has got its first answer, so that what was held for it can go on (rule 3)."""
@@ -216,6 +227,9 @@ class HendelseHandler:
         if not known:
             self._hold(event, melding_id)
             return
+        if not self.owns(known[0].digisos_id):
+            self._held.setdefault(melding_id, []).append(event)
+            return
         final = next((one for one in known if one.is_final), None)
         digisos_id = known[0].digisos_id
         if final is None:
@@ -223,7 +237,7 @@ class HendelseHandler:
             await self._kvitteringer.issue(answer, unless=lambda each: each.is_final)
         elif final.status != status:
             self._log.warning("answer_contradicted", melding_id=melding_id, digisos_id=digisos_id, status=final.status)
-        await self._kvitteringer.publish(digisos_id)
+        await self._kvitteringer.publish(digisos_id, allowed=partial(self.owns, digisos_id))
         crash_point("consumers.svar.after-publish")
         await event.ack()
         self._told(event, digisos_id=digisos_id, melding_id=melding_id, status=status, kode=kode)

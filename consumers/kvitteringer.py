@@ -4,23 +4,27 @@ Rules:
 
 1. Stored before published (``consumers.dedup``), and the same bytes every time it is published.
 2. One søknad's kvitteringer are published in the order of their ``nr``: whoever publishes one publishes what is left before it.
+   What a former life left is published by whoever has the søknad's partition, and has read the topic first.
 3. A repeat of something answered gets the melding's own kvitteringer again, all of them, oldest first; no new one is issued.
+4. What lost its place in the chain to a kvittering on the topic is never published. What it said is issued again with the next
+   number, unless the chain says it already.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 from bisect import insort
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.krasj import crash_point
 from broker.record import Outgoing, cloud_event_headers
 from broker.routing import kvittering_topic
-from consumers.dedup import Issued
+from consumers.issued import Issued, claims_of
 from crypto import sign_jws, verify_jws
 from schemas.codec import encode
+from schemas.errors import PartitionLostError
 from schemas.kvittering import KvitteringClaims
 from schemas.names import Uuid
 
@@ -102,11 +106,46 @@ class Kvitteringer:
         self._chains: dict[DigisosId, _Chain] = {}
         self._unmarked: set[Uuid] = set()
 
-    async def load(self) -> None:
-        """Learn from the store what a former process issued and may not have published."""
+    async def reconcile(self, owns: Callable[[DigisosId], bool]) -> None:
+        """Publish what is left, once the store has learnt what is on the topic and what lost its place there has a new one.
+
+        Args:
+            owns: Whether this process answers for a søknad; what another one answers for is left alone.
+
+        Raises:
+            StoreError: Not everything was done. Call again.
+            TransportError: Likewise.
+        """
+        displaced = [each for each in await self._store.displaced(self._kommunenummer) if owns(each.digisos_id)]
+        for each in displaced:
+            await self._take_out(each)
+            await self._issue_again(each)
         for issued in await self._store.unpublished(self._kommunenummer):
             if issued.kvittering_id not in self._unmarked:
                 self._chain(issued.digisos_id).add(issued, claims_of(issued.jws))
+        for digisos_id in list(self._chains):
+            if owns(digisos_id):
+                await self.publish(digisos_id, allowed=partial(owns, digisos_id))
+
+    async def _take_out(self, displaced: Issued) -> None:
+        chain = self._chain(displaced.digisos_id)
+        async with chain.lock:
+            chain.waiting = [one for one in chain.waiting if one[0].kvittering_id != displaced.kvittering_id]
+
+    async def _issue_again(self, displaced: Issued) -> None:
+        """Give what was displaced a new place, unless the chain says the same without it (rule 4)."""
+        claims = claims_of(displaced.jws)
+        if not any(_covers(each, displaced) for each in await self._said(displaced)):
+            answer = Answer(
+                claims.digisos_id, claims.melding_id, claims.sha256, claims.status, claims.grad, claims.kode
+            )
+            await self.issue(answer, unless=lambda each: _covers(each, displaced))
+        await self._store.forget_displaced(displaced.kvittering_id)
+
+    async def _said(self, displaced: Issued) -> tuple[Issued, ...]:
+        if displaced.melding_id is None:
+            return await self._store.of_unreadable(displaced.digisos_id, displaced.sha256)
+        return await self._store.of_melding(displaced.melding_id)
 
     async def issue(
         self, answer: Answer, *, dead_key: str | None = None, unless: Callable[[Issued], bool] | None = None
@@ -148,7 +187,12 @@ class Kvitteringer:
         return issued
 
     async def publish(
-        self, digisos_id: DigisosId, *, again: tuple[Issued, ...] = (), parent: bytes | None = None
+        self,
+        digisos_id: DigisosId,
+        *,
+        again: tuple[Issued, ...] = (),
+        parent: bytes | None = None,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
         """Publish what is left of the søknad's chain, in order; durable on its topic when this returns.
 
@@ -156,8 +200,10 @@ class Kvitteringer:
             digisos_id: The søknad.
             again: Kvitteringer to repeat byte for byte, oldest first.
             parent: ``traceparent`` of what led to it.
+            allowed: Asked before each: whether the søknad's partition is still ours.
 
         Raises:
+            PartitionLostError: It is not.
             TransportError: Not known to be published. Call again.
         """
         chain = self._chain(digisos_id)
@@ -167,10 +213,10 @@ class Kvitteringer:
                 left = {issued.kvittering_id for issued, _ in chain.waiting}
                 for issued in again:
                     if issued.kvittering_id not in left:
-                        await self._publisher.publish(self._outgoing(issued, claims_of(issued.jws), parent))
+                        await self._send(issued, claims_of(issued.jws), parent, allowed)
                 while chain.waiting:
                     crash_point("consumers.kvittering.before-publish")
-                    await self._publisher.publish(self._outgoing(*chain.waiting[0], parent))
+                    await self._send(*chain.waiting[0], parent, allowed)
                     crash_point("consumers.kvittering.after-publish")
                     self._unmarked.add(chain.waiting.pop(0)[0].kvittering_id)
         finally:
@@ -180,14 +226,12 @@ class Kvitteringer:
         if len(self._unmarked) >= MAX_UNMARKED:
             await self.mark_published()
 
-    async def publish_left(self) -> None:
-        """Publish all that a former process left behind.
-
-        Raises:
-            TransportError: Not all of it is known to be published.
-        """
-        for digisos_id in list(self._chains):
-            await self.publish(digisos_id)
+    async def _send(
+        self, issued: Issued, claims: KvitteringClaims, parent: bytes | None, allowed: Callable[[], bool]
+    ) -> None:
+        if not allowed():
+            raise PartitionLostError("kvitteringen er det nå en annen som har å gjøre med")
+        await self._publisher.publish(self._outgoing(issued, claims, parent))
 
     async def mark_published(self) -> None:
         """Tell the store what was published since the last time."""
@@ -226,7 +270,10 @@ class _Chain:
             insort(self.waiting, (issued, claims), key=lambda each: each[0].nr)
 
 
-def claims_of(jws: str) -> KvitteringClaims:
-    """Return the claims of a JWS of our own, which the local store kept; the signature is not checked again."""
-    payload = jws.split(".")[1]
-    return KvitteringClaims.from_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+def _covers(issued: Issued, displaced: Issued) -> bool:
+    """Whether ``displaced`` has nothing to add: the same is said, or the last word, or what a dead letter was wrong about."""
+    return (
+        issued.says_the_same_as(displaced)
+        or issued.is_final
+        or (displaced.is_dead_letter and not issued.is_dead_letter)
+    )

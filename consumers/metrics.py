@@ -21,3 +21,8 @@ PACKAGE_WARNINGS: Final = Counter(
 EVENTS: Final = Counter("fiks_connector_events_total", "Later answers and case updates.", ["type", "resultat"])
 OPEN_RECORDS: Final = Gauge("fiks_delivery_open_records", "Records read and not done.", ["kommunenummer"])
 FAGSYSTEM_UP: Final = Gauge("fiks_fagsystem_up", "1 when the kommune's fagsystem answers.", ["kommunenummer"])
+STUCK_ANSWERS: Final = Gauge(
+    "fiks_answers_stuck",
+    "Answers that cannot be published for a reason that does not pass by itself; repeated for ever.",
+    ["kommunenummer"],
+)

@@ -3,7 +3,7 @@
 Rules, in the order in which they are checked:
 
 1. The value decodes by a schema of ours (``UnknownSchemaError``, ``DecodeError``).
-2. The record is for this topic's kommune, and its key is its digisosId (``MismatchError``).
+2. The record is for this topic's kommune, and its key is its digisosId (``MismatchError``). A withdrawal carries no package.
 3. The package, inline or fetched, has the size and digest that the record says (``UnsealError``: altered is altered).
 4. It opens with the kommune's keys and everything in it verifies (``UnsealError``).
 5. What the sender signed in ``forsendelse.json`` is what the record says in clear, and its ``avsender`` is the organisation that
@@ -28,6 +28,7 @@ from consumers.connector import Fil, Leveranse
 from crypto import OpenedPackage, Spool, check_forsendelse, open_package, organisasjonsnummer
 from schemas.errors import CertificateError, DecodeError, MismatchError, UnsealError
 from schemas.forsendelse import FILENAME
+from schemas.records import TILBAKEKALL
 from schemas.soknad_json import parse_soknad
 from schemas.vedlegg_json import parse_vedlegg
 
@@ -61,6 +62,8 @@ def check_record(record: SoknadRecord, key: bytes, kommunenummer: Kommunenummer)
         raise MismatchError("meldingen er til en annen kommune enn emnet")
     if record.digisos_id.encode("ascii") != key:
         raise MismatchError("meldingens nøkkel er ikke dens digisosId")
+    if record.type == TILBAKEKALL:
+        return
     if (record.pakke is None) == (record.dokumentlager_id is None):
         raise DecodeError("soknad-value: nøyaktig ett av pakke og dokumentlagerId skal være gitt")
 

@@ -12,7 +12,7 @@ from broker.catch_up import read_until_caught_up
 from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.routing import kvittering_topic
-from consumers.delivering import unexpected
+from consumers.job import unexpected
 from schemas.codec import decode
 from schemas.errors import DecodeError, MeldingsformidlerError, SignatureError
 from schemas.records import KvitteringRecord
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from broker.ports import OpenTail
     from broker.record import Incoming, TopicPartition
-    from consumers.dedup import DedupStore, Issued
+    from consumers.dedup import DedupStore
+    from consumers.issued import Issued
     from consumers.kvitteringer import Issuer
     from schemas.names import Kommunenummer
 
@@ -53,6 +54,14 @@ class Rebuilder:
         topic = kvittering_topic(self._kommunenummer)
         async with self._open_tail([topic], await self._store.positions(topic)) as tail:
             await read_until_caught_up(tail, self._take_in)
+
+    async def dead_keys(self) -> frozenset[str]:
+        """Return the keys that are dead, as the store knows them when it has caught up.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return await self._store.dead_keys(self._kommunenummer)
 
     async def _take_in(self, batch: Sequence[Incoming]) -> None:
         found: dict[TopicPartition, list[Issued]] = {}

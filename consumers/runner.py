@@ -23,6 +23,7 @@ from consumers.delivering import Deliverer
 from consumers.guard import GuardedConnector
 from consumers.hendelser import HendelseHandler, Innsyn
 from consumers.kvitteringer import Kvitteringer
+from consumers.lookahead import Lookahead
 from consumers.opening import Opener
 from consumers.rebuild import Rebuilder
 from consumers.session import DeliverySession
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from consumers.kvitteringer import Issuer
     from consumers.opening import PackageSource
     from crypto import KeyRing, Trust
-    from schemas.names import Kommunenummer, Organisasjonsnummer
+    from schemas.names import DigisosId, Kommunenummer, Organisasjonsnummer
 
 DELIVER_TIMEOUT: Final = timedelta(minutes=5)
 
@@ -147,13 +148,14 @@ class KommuneRunner:
             random=shared.random,
         )
         self._deliverer.on_answer = self._hendelser.release
+        self._hendelser.owns = self._owns
         self._rebuilder = Rebuilder(number, issuer=shared.issuer, store=shared.store, open_tail=self._tail)
         self._session: DeliverySession | None = None
         self._log = get_logger().bind(kommunenummer=number, group=self._group)
 
     def problem(self) -> str | None:
-        """Return why nothing is read, None when all is well."""
-        return None if self._session is not None and self._session.is_reading else "leser ikke fra Kafka"
+        """Return why the kommune is not served as it should be, None when all is well."""
+        return "leser ikke fra Kafka" if self._session is None else self._session.problem()
 
     async def run(self) -> None:
         """Serve the kommune until cancelled.
@@ -181,7 +183,7 @@ class KommuneRunner:
         while True:
             self._session = None
             try:
-                self._session = await self._new_session()
+                self._session = self._new_session()
                 await self._session.run(self._subscriber)
             except* (TransportError, StoreError) as group:
                 failures = 1 if self._session is not None and self._session.was_reading else failures + 1
@@ -189,18 +191,22 @@ class KommuneRunner:
                 self._log.warning("subscription_broke", vent_s=round(wait, 1), exc_info=first_of_ours(group))
                 await asyncio.sleep(wait)
 
-    async def _new_session(self) -> DeliverySession:
+    def _new_session(self) -> DeliverySession:
         return DeliverySession(
             self._number,
             topic=soknad_topic(self._number),
             deliverer=self._deliverer,
             kvitteringer=self._kvitteringer,
             rebuilder=self._rebuilder,
-            dead_keys=await self._shared.store.dead_keys(self._number),
+            lookahead=Lookahead(self._number, topic=soknad_topic(self._number), open_tail=self._partial_tail),
             limits=self._limits,
             clock=self._shared.clock,
             random=self._shared.random,
+            on_assigned=self._hendelser.release_all,
         )
+
+    def _owns(self, digisos_id: DigisosId) -> bool:
+        return self._session is not None and self._session.owns(digisos_id)
 
     def _subscriber(self, listener: RebalanceListener) -> KafkaSubscriber:
         return KafkaSubscriber(
@@ -213,6 +219,9 @@ class KommuneRunner:
 
     def _tail(self, topics: Iterable[str], positions: Mapping[TopicPartition, int]) -> KafkaTail:
         return KafkaTail(self._shared.kafka, topics, offsets=positions)
+
+    def _partial_tail(self, topics: Iterable[str], positions: Mapping[TopicPartition, int]) -> KafkaTail:
+        return KafkaTail(self._shared.kafka, topics, offsets=positions, only_offsets=True)
 
 
 async def run_kommuner(runners: Iterable[KommuneRunner], stop: asyncio.Event) -> None:

@@ -22,7 +22,7 @@ from broker.kafka import lenient
 from broker.kafka.errors import mapped
 from broker.kafka.login import check_login
 from broker.record import Incoming, TopicPartition
-from schemas.errors import BrokerUnavailableError, ConfigurationError, PartitionLostError
+from schemas.errors import BrokerUnavailableError, PartitionLostError, TopicShorterError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
@@ -187,7 +187,7 @@ class KafkaTail:
         self._stopped = False
         self._ends: dict[AioPartition, int] = {}
         self._handed_out = False
-        self.first: dict[TopicPartition, int] = {}
+        self.first: Mapping[TopicPartition, int] = {}
         self.total = 0
         self.caught_up = asyncio.Event()
         self._chosen = [AioPartition(*partition) for partition in self._offsets] if only_offsets else []
@@ -216,7 +216,7 @@ class KafkaTail:
         Raises:
             BrokerUnavailableError: Nobody answers, or a topic is not there (yet).
             AccessDeniedError: Credentials are refused, or a right is missing.
-            ConfigurationError: A topic ends before its offset: it was deleted and made again, and what we keep is of another
+            TopicShorterError: A topic ends before its offset: it was deleted and made again, and what we keep is of another
             one.
         """
         await _start(self._consumer, self._settings)
@@ -281,14 +281,20 @@ class KafkaTail:
         return not self._handed_out  # asked last: the positions go forward when a batch is fetched
 
     def _seek(self) -> None:
-        for partition, end in self._ends.items():
-            offset = self._offsets.get(TopicPartition(*partition))
-            if offset is not None and offset > end:
-                raise ConfigurationError(
-                    f"{partition.topic} slutter på {end}, men er lest til {offset}: er emnet laget på nytt?"
-                )
-            if offset is not None:
-                self._consumer.seek(partition, offset)
+        offsets = {
+            partition: offset
+            for partition in self._ends
+            if (offset := self._offsets.get(TopicPartition(*partition))) is not None
+        }
+        short = [partition for partition, offset in offsets.items() if offset > self._ends[partition]]
+        if short:
+            first = short[0]
+            raise TopicShorterError(
+                f"{first.topic} slutter på {self._ends[first]}, men er lest til {offsets[first]}: er emnet laget på nytt?",
+                topics=frozenset(partition.topic for partition in short),
+            )
+        for partition, offset in offsets.items():
+            self._consumer.seek(partition, offset)
 
     async def _note_progress(self) -> None:
         if self.caught_up.is_set():

@@ -19,7 +19,8 @@ from consumers.connector import ConnectorContext, Vedlagt
 from consumers.connectors.memory import SPEC, MemoryConnector, MemorySettings
 from consumers.dead_letters import VERDI_HEADER
 from consumers.dedup import DedupStore
-from consumers.kvitteringer import Issuer, claims_of
+from consumers.issued import claims_of
+from consumers.kvitteringer import Issuer
 from consumers.runner import Kommune, KommuneRunner, Shared
 from crypto import Authority, KeyRing, Signer, Spool, Trust, open_package, seal_package, verify_jws
 from schemas.codec import decode, encode

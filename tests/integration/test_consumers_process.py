@@ -26,7 +26,7 @@ from broker.record import Outgoing
 from broker.routing import connector_rights, hendelse_topic, kvittering_topic, soknad_topic
 from broker.supervisor.layout import free_ports
 from broker.web import serve
-from consumers.kvitteringer import claims_of
+from consumers.issued import claims_of
 from consumers.settings import CONFIG_ENV
 from crypto import Authority, Signer, certificate_pem, seal_package, write_private_key
 from schemas.codec import decode, encode

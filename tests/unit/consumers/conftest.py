@@ -17,7 +17,8 @@ from broker.routing import soknad_topic
 from consumers.connector import ConnectorContext
 from consumers.connectors.memory import MemoryConnector, MemorySettings
 from consumers.dedup import DedupStore
-from consumers.kvitteringer import Issuer, Kvitteringer, claims_of
+from consumers.issued import claims_of
+from consumers.kvitteringer import Issuer, Kvitteringer
 from consumers.opening import Opener
 from crypto import Authority, KeyRing, Signer, Trust, seal_package
 from schemas.codec import decode, encode

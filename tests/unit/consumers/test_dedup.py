@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from broker.record import TopicPartition
-from consumers.dedup import DedupStore, Issued
+from consumers.dedup import DedupStore
+from consumers.issued import Issued
 from consumers.kvitteringer import Answer, Kvitteringer
 from schemas.errors import StoreError
-from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, LEVERT, MOTTATT
+from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, MOTTATT
 from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
 
 NUMBER = Kommunenummer("4601")
@@ -145,20 +146,6 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 20)
     with pytest.raises(StoreError):
         await DedupStore(tmp_path / "x.sqlite").open()
-
-
-@pytest.mark.parametrize(
-    ("status", "grad", "dead", "final"),
-    [
-        (AVVIST, GRAD_INGEN, True, False),
-        (AVVIST, GRAD_VALIDERT, False, True),
-        (LEVERT, GRAD_VALIDERT, False, False),
-        (MOTTATT, GRAD_LAGRET, False, True),
-    ],
-)
-def test_what_a_kvittering_says_about_its_melding(status: str, grad: str, dead: bool, final: bool) -> None:  # noqa: FBT001 - a table
-    issued = Issued("k", NUMBER, "d", 1, None, DIGEST, status, grad, "jws")
-    assert (issued.is_dead_letter, issued.is_final) == (dead, final)
 
 
 async def test_a_chain_is_not_added_to_when_there_is_such_an_answer_already(

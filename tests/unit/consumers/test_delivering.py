@@ -14,7 +14,8 @@ from broker.routing import dead_letter_topic, kvittering_topic
 from consumers.connectors.memory import MemoryConnector
 from consumers.dead_letters import VERDI_HEADER, dead_letter
 from consumers.dedup import DedupStore
-from consumers.delivering import Deliverer, Job
+from consumers.delivering import Deliverer
+from consumers.job import Job
 from consumers.kvitteringer import Kvitteringer
 from consumers.opening import OpenedSoknad, Opener
 from schemas.codec import decode
@@ -246,7 +247,7 @@ def test_a_record_that_makes_reading_fail_is_set_aside_with_a_code(
     def deep(*_: Any) -> Any:
         raise RecursionError("with 12345678901 in it")
 
-    monkeypatch.setattr("consumers.delivering.decode", deep)
+    monkeypatch.setattr("consumers.job.decode", deep)
     with capture_logs() as lines:
         job = Job.of(incoming(make_record()), NUMBER)
     assert isinstance(job.error, UnexpectedRecordError)

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.record import header
+from broker.record import TopicPartition, header
 from broker.routing import kvittering_topic
 from consumers.dedup import DedupStore
-from consumers.kvitteringer import MAX_UNMARKED, Answer, Issuer, Kvitteringer, claims_of
+from consumers.issued import claims_of
+from consumers.kvitteringer import MAX_UNMARKED, Answer, Issuer, Kvitteringer
 from crypto import verify_jws
 from schemas.codec import decode
-from schemas.errors import BrokerUnavailableError, SignatureError
+from schemas.errors import BrokerUnavailableError, PartitionLostError, SignatureError
 from schemas.kvittering import GRAD_LAGRET, GRAD_VALIDERT, LEVERT, MOTTATT, KvitteringClaims
 from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
 from schemas.records import KvitteringRecord
@@ -20,8 +23,9 @@ NUMBER = Kommunenummer("4601")
 TOPIC = kvittering_topic(NUMBER)
 
 
-def answer(case: DigisosId, status: str = MOTTATT) -> Answer:
-    return Answer(case, MeldingId.new(), Sha256.of(b"x"), status, GRAD_LAGRET if status == MOTTATT else GRAD_VALIDERT)
+def answer(case: DigisosId, status: str = MOTTATT, *, melding_id: MeldingId | None = None) -> Answer:
+    grad = GRAD_LAGRET if status == MOTTATT else GRAD_VALIDERT
+    return Answer(case, melding_id or MeldingId.new(), Sha256.of(b"x"), status, grad)
 
 
 async def test_what_is_published_is_signed_and_repeats_its_claims_in_clear(
@@ -64,18 +68,130 @@ async def test_a_repeat_is_byte_for_byte(kvitteringer: Kvitteringer, publisher: 
     assert first.value == second.value
 
 
-async def test_what_a_crash_left_is_published_by_the_next_process(
+async def test_what_a_crash_left_is_published_by_whoever_has_the_partition(
     kvitteringer: Kvitteringer, store: DedupStore, keys: Any, publisher: Any, clock: Any
 ) -> None:
     case = DigisosId.new()
     issued = [await kvitteringer.issue(answer(case)) for _ in range(2)]
     after = Kvitteringer(NUMBER, issuer=keys.issuer, store=store, publisher=publisher, clock=clock)
-    await after.load()
-    await after.load()
-    await after.publish_left()
+    await after.reconcile(lambda _: False)
+    assert publisher.on(TOPIC) == []
+    await after.reconcile(lambda _: True)
+    await after.reconcile(lambda _: True)
     assert [decode(KvitteringRecord, each.value).jws for each in publisher.on(TOPIC)] == [one.jws for one in issued]
     await after.mark_published()
     assert await store.unpublished(NUMBER) == ()
+
+
+async def test_what_is_no_longer_ours_is_not_published(kvitteringer: Kvitteringer, publisher: Any) -> None:
+    case = DigisosId.new()
+    issued = await kvitteringer.issue(answer(case))
+    with pytest.raises(PartitionLostError):
+        await kvitteringer.publish(case, again=(issued,), allowed=lambda: False)
+    assert publisher.on(TOPIC) == []
+
+
+class Elsewhere:
+    """Another process of the same connector, which writes on the same topic."""
+
+    def __init__(self, folder: Path, keys: Any, clock: Any, publisher: Any) -> None:
+        self.store = DedupStore(folder / "en-annen.sqlite")
+        self.kvitteringer = Kvitteringer(NUMBER, issuer=keys.issuer, store=self.store, publisher=publisher, clock=clock)
+
+
+@pytest.fixture
+async def elsewhere(tmp_path: Path, keys: Any, clock: Any, publisher: Any) -> AsyncIterator[Elsewhere]:
+    other = Elsewhere(tmp_path, keys, clock, publisher)
+    async with other.store:
+        yield other
+
+
+async def read_back(store: DedupStore, keys: Any, publisher: Any, *, order: Sequence[int] | None = None) -> None:
+    """Take over what lies on the topic, in this order."""
+    links = [keys.issuer.verify(decode(KvitteringRecord, each.value).jws) for each in publisher.on(TOPIC)]
+    chosen = links if order is None else [links[nr] for nr in order]
+    await store.take_over(chosen, TopicPartition(TOPIC, 0), len(links))
+
+
+async def test_a_kvittering_that_another_process_has_given_is_displaced_and_never_published(
+    *, kvitteringer: Kvitteringer, elsewhere: Elsewhere, store: DedupStore, keys: Any, publisher: Any
+) -> None:
+    case, melding = DigisosId.new(), MeldingId.new()
+    await kvitteringer.issue(answer(case, melding_id=melding))  # its process lost the partition before it could publish
+    await elsewhere.kvitteringer.issue(answer(case, melding_id=melding))
+    await elsewhere.kvitteringer.publish(case)
+    await read_back(store, keys, publisher)
+    await kvitteringer.reconcile(lambda _: True)
+    await kvitteringer.publish(case)
+    assert len(publisher.on(TOPIC)) == 1
+    assert await store.displaced(NUMBER) == ()
+    (kept,) = await store.of_melding(melding)
+    assert kept.jws == decode(KvitteringRecord, publisher.on(TOPIC)[0].value).jws
+
+
+async def test_what_was_built_on_a_fork_is_issued_again_behind_the_chain_that_the_topic_has(
+    *, kvitteringer: Kvitteringer, elsewhere: Elsewhere, store: DedupStore, keys: Any, publisher: Any
+) -> None:
+    case, first, second = DigisosId.new(), MeldingId.new(), MeldingId.new()
+    await elsewhere.kvitteringer.issue(answer(case, melding_id=first))
+    await elsewhere.kvitteringer.publish(case)  # on its way for long, and on the topic before ours
+    for melding in (first, second):
+        await kvitteringer.issue(answer(case, melding_id=melding))
+    await kvitteringer.publish(case)
+    await read_back(store, keys, publisher)
+    await kvitteringer.reconcile(lambda _: True)
+    claims = publisher.claims(TOPIC)
+    assert [(one.nr, one.melding_id) for one in claims] == [(1, first), (1, first), (2, second), (2, second)]
+    assert [each.nr for each in await store.of_melding(second)] == [2]
+    head = decode(KvitteringRecord, publisher.on(TOPIC)[0].value).jws
+    assert claims[3].forrige == Sha256.of(head.encode())
+    await read_back(store, keys, publisher)
+    assert await store.displaced(NUMBER) == (), "the loser's branch is passed over when it is read"
+
+
+async def test_a_chain_that_is_another_process_to_continue_is_left_alone(
+    *, kvitteringer: Kvitteringer, elsewhere: Elsewhere, store: DedupStore, keys: Any, publisher: Any
+) -> None:
+    case = DigisosId.new()
+    await kvitteringer.issue(answer(case))
+    await elsewhere.kvitteringer.issue(answer(case))
+    await elsewhere.kvitteringer.publish(case)
+    await read_back(store, keys, publisher)
+    await kvitteringer.reconcile(lambda _: False)
+    assert len(publisher.on(TOPIC)) == 1
+    assert len(await store.displaced(NUMBER)) == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "came", "again"),
+    [
+        (("MOTTATT", "LAGRET"), ("MOTTATT", "LAGRET"), False),
+        (("MOTTATT", "LAGRET"), ("AVVIST", "INGEN"), True),
+        (("AVVIST", "INGEN"), ("MOTTATT", "LAGRET"), False),
+        (("AVVIST", "INGEN"), ("LEVERT", "VALIDERT"), False),
+        (("MOTTATT", "LAGRET"), ("LEVERT", "VALIDERT"), True),
+        (("LEVERT", "VALIDERT"), ("MOTTATT", "LAGRET"), False),
+    ],
+)
+async def test_what_is_displaced_is_said_again_only_if_it_adds_something(
+    *,
+    lost: tuple[str, str],
+    came: tuple[str, str],
+    again: bool,
+    kvitteringer: Kvitteringer,
+    elsewhere: Elsewhere,
+    store: DedupStore,
+    keys: Any,
+    publisher: Any,
+) -> None:
+    case, melding = DigisosId.new(), MeldingId.new()
+    await kvitteringer.issue(Answer(case, melding, Sha256.of(b"x"), *lost))
+    await elsewhere.kvitteringer.issue(Answer(case, melding, Sha256.of(b"x"), *came))
+    await elsewhere.kvitteringer.publish(case)
+    await read_back(store, keys, publisher)
+    await kvitteringer.reconcile(lambda _: True)
+    said = [(one.status, one.grad) for one in publisher.claims(TOPIC)]
+    assert said == ([came, lost] if again else [came])
 
 
 async def test_publications_are_marked_many_at_a_time(

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from broker.record import Incoming, TopicPartition
 from broker.routing import kvittering_topic
 from consumers.dedup import DedupStore
-from consumers.kvitteringer import Answer, Issuer, Kvitteringer, claims_of
+from consumers.issued import claims_of
+from consumers.kvitteringer import Answer, Issuer, Kvitteringer
 from consumers.rebuild import Rebuilder
 from schemas.codec import encode
 from schemas.errors import BrokerUnavailableError

@@ -13,7 +13,7 @@ from broker.ports import RebalanceListener
 from consumers.connectors.memory import SPEC, MemoryConnector, MemorySettings
 from consumers.dedup import DedupStore
 from consumers.runner import Kommune, KommuneRunner, Shared, run_kommuner
-from schemas.errors import AccessDeniedError, BrokerUnavailableError, ConfigurationError, StoreError, TransportError
+from schemas.errors import AccessDeniedError, BrokerUnavailableError, ConfigurationError, TransportError
 from schemas.names import Kommunenummer
 
 NUMBER = Kommunenummer("4601")
@@ -106,25 +106,6 @@ async def test_a_subscription_that_breaks_begins_again(runner: KommuneRunner, su
     await running
     assert subscription.stops == subscription.starts
     assert runner.problem() is not None
-
-
-async def test_a_local_store_that_does_not_answer_is_waited_for(
-    runner: KommuneRunner, subscription: Flaky, store: DedupStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    errors, dead_keys = [StoreError("full"), StoreError("full")], store.dead_keys
-
-    async def flaky(number: Kommunenummer) -> frozenset[str]:
-        if errors:
-            raise errors.pop()
-        return await dead_keys(number)
-
-    monkeypatch.setattr(store, "dead_keys", flaky)
-    stop = asyncio.Event()
-    running = asyncio.create_task(run_kommuner([runner], stop))
-    await until(lambda: runner.problem() is None)
-    assert (errors, subscription.starts) == ([], 1)
-    stop.set()
-    await running
 
 
 async def test_a_connector_that_can_never_work_ends_the_process(

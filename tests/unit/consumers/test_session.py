@@ -87,6 +87,13 @@ class FakeSubscriber:
         self.paused.difference_update(partitions)
         self.flowing.set()
 
+    def partition_of(self, topic: str, key: bytes) -> int:
+        _ = topic, key
+        return 0
+
+    async def positions(self) -> dict[TopicPartition, int]:
+        return dict.fromkeys(self.owned, 0)
+
     def seek(self, partition: TopicPartition, offset: int) -> None:
         raise NotImplementedError
 
@@ -97,6 +104,10 @@ class FakeRebuilder:
         self.gate = asyncio.Event()
         self.gate.set()
         self.calls = 0
+        self.dead: frozenset[str] = frozenset()
+
+    async def dead_keys(self) -> frozenset[str]:
+        return self.dead
 
     async def catch_up(self) -> None:
         self.calls += 1
@@ -146,7 +157,6 @@ async def world(
         deliverer=deliverer,
         kvitteringer=kvitteringer,
         rebuilder=rebuilder,
-        dead_keys=(),
         limits=Limits(running=2),
         clock=clock,
         random=lambda: 0.0,
