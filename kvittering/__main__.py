@@ -29,6 +29,7 @@ from kvittering.oppbevaring import keep_retention
 from kvittering.outbox import OutboxPublisher
 from kvittering.settings import KvitteringSettings
 from kvittering.store import StatusStore
+from kvittering.vakt import Vakt, frister_of
 from schemas.names import MIN_EIER_KEY_BYTES
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ async def main(stop: asyncio.Event) -> None:
         return KafkaTail(kafka, topics, offsets=offsets, client_id=CLIENT_ID)
 
     async with (
-        StatusStore(settings.database) as store,
+        StatusStore(settings.database, frister_of=frister_of(katalog, settings.frister())) as store,
         AsyncExitStack() as leaving,
         httpx.AsyncClient() as http,
         asyncio.TaskGroup() as tasks,
@@ -67,6 +68,14 @@ async def main(stop: asyncio.Event) -> None:
         follower = Follower(
             katalog=katalog, changed=katalog_follower.changed, open_tail=open_tail, store=store, applier=applier
         )
+        vakt = Vakt(
+            store=store,
+            katalog=katalog,
+            defaults=settings.frister(),
+            reader=follower,
+            clock=clock,
+            queued=applier.stored,
+        )
         outbox = OutboxPublisher(store, publisher, applier.stored)
         health.add_check("katalog", katalog_follower.problem)
         health.add_check("emner", follower.problem)
@@ -75,12 +84,21 @@ async def main(stop: asyncio.Event) -> None:
         health.add_check("klokke", clock.problem)
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
         innsyn = Innsyn(
-            store, hub, tokens, eier_key, katalog, settings.avsendere, settings.heartbeat_s, settings.max_stream_s
+            store,
+            hub,
+            tokens,
+            eier_key,
+            katalog,
+            settings.avsendere,
+            settings.heartbeat_s,
+            settings.max_stream_s,
+            clock,
         )
         following = [
             tasks.create_task(katalog_follower.run()),
             tasks.create_task(follower.run(katalog_follower.caught_up)),
             tasks.create_task(outbox.run()),
+            tasks.create_task(vakt.run(katalog_follower.caught_up)),
             tasks.create_task(watch_figures(store, clock)),
             tasks.create_task(keep_retention(store, settings.oppbevaring, clock, applier.stored)),
         ]

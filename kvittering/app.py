@@ -18,8 +18,10 @@ from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, ValidationError
 
+from broker.clock import Clock, system_clock
 from broker.web import FiksError, Health, health_router, install_fiks_errors
 from kvittering.applier import view_of
+from kvittering.frist_routes import frist_router
 from kvittering.projection import Projection, project
 from kvittering.stream import events
 from kvittering.views import bundle, citizen_view, operator_view
@@ -88,6 +90,7 @@ class Innsyn:
         avsendere: Organisations whose machines may ask about any søknad.
         heartbeat_s: How often an idle stream says that it lives.
         max_stream_s: How long a stream lasts.
+        clock: What the time is, for what is late.
     """
 
     store: StatusStore
@@ -98,6 +101,7 @@ class Innsyn:
     avsendere: frozenset[Organisasjonsnummer]
     heartbeat_s: float = 15.0
     max_stream_s: float = 1800.0
+    clock: Clock = system_clock
 
     async def eier(self, authorization: str | None) -> Eier:
         """Return whose token it is, as the owner that søknader are kept under."""
@@ -169,6 +173,7 @@ def create_app(innsyn: Innsyn, health: Health) -> FastAPI:
     app.include_router(health_router(health))
     app.include_router(innsyn_router(innsyn))
     app.include_router(avsender_router(innsyn))
+    app.include_router(frist_router(innsyn.store, innsyn.check_avsender, innsyn.clock))
     return app
 
 

@@ -21,7 +21,25 @@ RECEIPT_LATENCY: Final = Histogram(
     buckets=LATENCY_BUCKETS_S,
 )
 OLDEST: Final = Gauge(
-    "fiks_oldest_unacknowledged_seconds", "Age of the oldest søknad that no fagsystem has said MOTTATT to; 0 for none."
+    "fiks_oldest_unacknowledged_seconds",
+    "Age of the oldest message that no fagsystem has said MOTTATT to, no letter was printed of and nobody has ended; 0 for none.",
+)
+OVERDUE: Final = Gauge(
+    "fiks_soknader_overdue",
+    "Messages past their deadline that nobody has received, by kommune and reason.",
+    ["kommunenummer", "aarsak"],
+)
+OLDEST_OVERDUE: Final = Gauge(
+    "fiks_oldest_overdue_seconds", "How long the message that has been overdue the longest has been so; 0 for none."
+)
+WITHDRAWALS: Final = Counter(
+    "fiks_withdrawals_total",
+    "Messages that the watch withdrew from a channel, by event and channel.",
+    ["type", "kanal"],
+)
+WATCH_BLIND: Final = Gauge(
+    "fiks_watch_blind_kommuner",
+    "Kommuner with something due whose topics cannot be read, so that nothing is withdrawn.",
 )
 WAITING: Final = Gauge("fiks_receipts_waiting", "Kvitteringer and hendelser that wait for their søknad or their chain.")
 APPLIED: Final = Counter(
@@ -32,4 +50,5 @@ STATUS_CHANGES: Final = Counter(
 )
 SET_ASIDE: Final = Gauge("fiks_outbox_set_aside", "Messages in the outbox that Kafka never takes; somebody must look.")
 UNREACHABLE: Final = Gauge("fiks_kommuner_unreachable", "Kommuner whose topics cannot be opened though Kafka is there.")
+TOPICS_STOPPED: Final = Gauge("fiks_topics_stopped", "Topics that are not read further until somebody accepts them.")
 LISTENERS: Final = Gauge("fiks_status_listeners", "Open streams of status.")
