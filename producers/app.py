@@ -4,7 +4,8 @@
 /digisos/api/v1/dokumentlager-public-key`` gives the certificate that its files are encrypted for.
 
 Errors are Fiks' error object: 400 for what is wrong in the request, 401 for the token, 403 for somebody else's søknad, 413 for
-too much, 415 for types that we do not take, 429 for too many files that could not be decrypted, 503 for what passes.
+too much, 415 for types that we do not take, 429 for too many files that could not be decrypted, 503 for what passes, 507 for a
+full disk. What is no 2xx has left nothing behind, and the sender has its draft; the one answer that cannot promise it says so.
 
 Source: Fiks Digisos send API v1.
 """
@@ -23,11 +24,12 @@ from starlette.requests import ClientDisconnect
 from broker.krasj import crash_point
 from broker.web import FiksError, error_response, health_router, install_fiks_errors
 from producers.envelopes import WINDOW
-from producers.library import LIGHT_BYTES, TOO_MANY_FAILURES
+from producers.library import BEHIND, LIGHT_BYTES, TOO_MANY_FAILURES, UNAVAILABLE
 from producers.multipart import MultipartReader
 from producers.package_routes import package_router
 from producers.places import BUSY
-from schemas.errors import RefusedError
+from producers.versions import VERSION_HEADER, parse_version
+from schemas.errors import OutcomeUnknownError, RefusedError, StoreError, StoreFullError
 from schemas.names import Kommunenummer, NavEksternRefId
 
 if TYPE_CHECKING:
@@ -47,8 +49,16 @@ IDLE_S: Final = 60.0
 """A client that sends nothing for so long has gone, as far as we are concerned."""
 TOTAL_S: Final = 300.0
 """So long may a whole body take: 150 MiB at 4 Mbit/s. A place is not held for longer."""
-RETRY_AFTER_S: Final = {BUSY: 5, TOO_MANY_FAILURES: int(WINDOW.total_seconds())}
+RETRY_AFTER_S: Final = {BUSY: 5, TOO_MANY_FAILURES: int(WINDOW.total_seconds()), BEHIND: 300}
 """When to come back, by the reason of a refusal."""
+FULL_RETRY_AFTER_S: Final = 120
+STORE_RETRY_AFTER_S: Final = 15
+INSUFFICIENT_STORAGE: Final = 507
+NOTHING_KEPT: Final = "ingenting av søknaden er lagret; behold utkastet og send på nytt"
+OUTCOME_UNKNOWN: Final = (
+    "det er uvisst om søknaden ble lagret; behold utkastet og send på nytt med samme navEksternRefId,"
+    " så blir den ikke dobbel"
+)
 
 
 def create_app(
@@ -76,11 +86,30 @@ def create_app(
             request, FiksError(error.status, error.message, error_code=f"{error.code}.{error.reason}", headers=headers)
         )
 
-    _ = refused
+    @app.exception_handler(StoreError)
+    async def not_stored(request: Request, error: StoreError) -> JSONResponse:
+        if request.url.path.startswith(INTAKE_PATH):
+            return error_response(request, store_failure(error))
+        return error_response(request, FiksError(UNAVAILABLE, str(error), error_code=error.code))
+
+    _ = refused, not_stored
     app.include_router(health_router(health))
     app.include_router(intake_router(producer, tokens, certificate))
-    app.include_router(package_router(tokens, katalog, producer.outbox, producer.dokumentlager))
+    packages = producer.packages
+    app.include_router(package_router(tokens, katalog, producer.outbox, producer.dokumentlager, packages))
     return app
+
+
+def store_failure(error: StoreError) -> FiksError:
+    """Return the answer to a submission that could not be stored."""
+    full = isinstance(error, StoreFullError)
+    kept = OUTCOME_UNKNOWN if isinstance(error, OutcomeUnknownError) else NOTHING_KEPT
+    return FiksError(
+        INSUFFICIENT_STORAGE if full else UNAVAILABLE,
+        f"{'det er ikke plass til søknaden nå' if full else 'søknaden kan ikke lagres nå'}: {kept}",
+        error_code=error.code,
+        headers={"Retry-After": str(FULL_RETRY_AFTER_S if full else STORE_RETRY_AFTER_S)},
+    )
 
 
 def intake_router(producer: Producer, tokens: TokenVerifier, certificate: x509.Certificate) -> APIRouter:
@@ -93,13 +122,18 @@ def intake_router(producer: Producer, tokens: TokenVerifier, certificate: x509.C
         request: Request,
         kommunenummer: str,
         navEksternRefId: str,  # noqa: N803 - Fiks' own name, as it stands in the OpenAPI document
+        *,
         authorization: Annotated[str | None, Header()] = None,
         traceparent: Annotated[str | None, Header()] = None,
+        avsenderversjon: Annotated[str | None, Header(alias=VERSION_HEADER)] = None,
     ) -> str:
         person = await tokens.citizen(authorization)
         receiver, reference = Kommunenummer(kommunenummer), NavEksternRefId(navEksternRefId)
         reader = MultipartReader(request.headers.get("content-type"), max_parts=producer.limits.max_parts)
-        async with producer.receive(receiver, reference, person, traceparent=traceparent) as reception:
+        version = None if avsenderversjon is None else parse_version(avsenderversjon)
+        async with producer.receive(
+            receiver, reference, person, traceparent=traceparent, avsenderversjon=version
+        ) as reception:
             async for batch in batches(request, producer.limits.max_body_bytes):
                 await reception.feed(partial(reader.feed, batch), light=len(batch) <= LIGHT_BYTES)
             reader.close()

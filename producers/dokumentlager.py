@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.files import sync_folder
 from broker.krasj import crash_point
-from schemas.errors import InvalidNameError, PackageMissingError, StoreError
+from schemas.errors import InvalidNameError, PackageMissingError, StoreError, StoreFullError
 from schemas.names import DokumentlagerId
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK_BYTES: Final = 256 * 1024
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No room on the disk, in the quota, or within the largest file that there may be."""
 
 _TEMPORARY: Final = ".del"
 _SUFFIX: Final = ".cms"
@@ -88,6 +92,14 @@ class Dokumentlager(Protocol):
         """
         ...
 
+    def state(self, dokumentlager_id: DokumentlagerId) -> str:
+        """Return what is another text whenever the package's bytes may have changed.
+
+        Raises:
+            PackageMissingError: There is no such package.
+        """
+        ...
+
     def read(self, dokumentlager_id: DokumentlagerId, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Return the bytes from ``start`` up to, not including, ``end`` (None: to the last), in pieces.
 
@@ -132,10 +144,12 @@ class DiskDokumentlager:
 
     def size(self, dokumentlager_id: DokumentlagerId) -> int:
         """Return the package's size in bytes; see ``Dokumentlager``."""
-        try:
-            return self._path(dokumentlager_id).stat().st_size
-        except FileNotFoundError:
-            raise PackageMissingError("pakken finnes ikke i dokumentlageret") from None
+        return self._stat(dokumentlager_id).st_size
+
+    def state(self, dokumentlager_id: DokumentlagerId) -> str:
+        """Return the file's identity, size and last change; see ``Dokumentlager``."""
+        stat = self._stat(dokumentlager_id)
+        return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
     def read(self, dokumentlager_id: DokumentlagerId, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Return a range of the package; see ``Dokumentlager``."""
@@ -159,6 +173,14 @@ class DiskDokumentlager:
             elif path.suffix == _SUFFIX and dokumentlager_id not in known:
                 unknown += 1
         return Swept(removed, unknown)
+
+    def _stat(self, dokumentlager_id: DokumentlagerId) -> os.stat_result:
+        try:
+            return self._path(dokumentlager_id).stat()
+        except FileNotFoundError:
+            raise PackageMissingError("pakken finnes ikke i dokumentlageret") from None
+        except OSError as error:
+            raise _store_error(error) from error
 
     def _path(self, dokumentlager_id: DokumentlagerId) -> Path:
         return self._folder / f"{dokumentlager_id}{_SUFFIX}"
@@ -230,4 +252,6 @@ def _id_of(path: Path) -> DokumentlagerId | None:
 
 
 def _store_error(error: OSError) -> StoreError:
-    return StoreError(f"dokumentlageret kan ikke skrives eller leses ({os.strerror(error.errno or 0)}); prøv igjen")
+    if error.errno in FULL:
+        return StoreFullError("disken til dokumentlageret er full")
+    return StoreError(f"dokumentlageret kan ikke skrives eller leses ({os.strerror(error.errno or 0)})")

@@ -29,6 +29,7 @@ from producers import checks
 from producers.envelopes import Sender
 from producers.multipart import End, PartBegin, PartData, PartEnd
 from producers.parts import FilePart, JsonPart
+from producers.versions import known_version
 from schemas.errors import RefusedError
 from schemas.forsendelse import FILENAME as FORSENDELSE
 from schemas.forsendelse import Forsendelse
@@ -81,6 +82,7 @@ class Innsending:
         melding_id: New.
         hendelse_id: New, of the event AKSEPTERT.
         tidspunkt: Aware UTC; when it came.
+        avsenderversjon: Version of the sender's program, if it said so.
     """
 
     kommunenummer: Kommunenummer
@@ -91,6 +93,7 @@ class Innsending:
     melding_id: MeldingId
     hendelse_id: Uuid
     tidspunkt: datetime
+    avsenderversjon: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,8 @@ class Submission:
             hastegrad=self._hastegrad,
             innsendt=who.tidspunkt,
             avsender=self._sealing.avsender,
+            avsenderversjon=who.avsenderversjon,
+            skjemaversjon=None if self._soknad is None else known_version(self._soknad.version),
             nokkel_id=summary.nokkel_id,
             sha256=summary.sha256,
             storrelse=summary.size,

@@ -26,17 +26,21 @@ from crypto.certificates import organisasjonsnummer
 from producers import metrics
 from producers.checks import ENCRYPTION
 from producers.envelopes import Failures, SeenKeys
+from producers.forsegling import recipient_or_own
 from producers.http_client import parts
 from producers.intake import Innsending, Sealing
 from producers.multipart import End, PartBegin, PartData, PartEnd
+from producers.packages import Packages
 from producers.places import MAX_CONCURRENT, MAX_PER_PERSON, Places
 from producers.reception import Reception, no_certificate
+from producers.versions import parse_version
 from schemas.errors import (
     AlreadyAcceptedError,
     CertificateError,
     ContractError,
     MeldingsformidlerError,
     RefusedError,
+    StoreFullError,
 )
 from schemas.names import DigisosId, MeldingId, Uuid
 from schemas.records import KANAL_KAFKA
@@ -58,7 +62,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNAVAILABLE: Final = 503
+INSUFFICIENT_STORAGE: Final = 507
 TOO_MANY_FAILURES: Final = "for-mange-feil"
+BEHIND: Final = "gjenoppretting"
+"""The reason while the database knows less than the topics do."""
 LIGHT_BYTES: Final = 128 * 1024
 """No more than this is sealed on the event loop."""
 
@@ -99,6 +106,7 @@ class Producer:
         limits: How much a submission may hold.
         clear_files: Whether files may come in clear over HTTP.
         clock: What the time is.
+        closed: Why nothing is taken in now; None when it is.
         places: How many submissions may be under way; more wait, with their bytes still at the client.
     """
 
@@ -114,12 +122,15 @@ class Producer:
         limits: IntakeLimits,
         clear_files: bool,
         clock: Clock,
+        closed: Callable[[], str | None] = lambda: None,
         places: Places | None = None,
     ) -> None:
         self._katalog = katalog
         self._katalog_problem = katalog_problem
+        self._closed = closed
         self.outbox = outbox
         self.dokumentlager = dokumentlager
+        self.packages = Packages(dokumentlager)
         self.kopier = kopier
         self._keys = keys
         self._avsender = organisasjonsnummer(keys.signer.certificate)
@@ -147,6 +158,7 @@ class Producer:
         person: Fodselsnummer,
         enhetsnummer: Enhetsnummer | None = None,
         traceparent: str | None = None,
+        avsenderversjon: str | None = None,
     ) -> DigisosId:
         """Send a søknad; when this returns it is durable, and ours to deliver.
 
@@ -159,6 +171,7 @@ class Producer:
             person: Whose søknad it is; must be the one in ``soknad_json``.
             enhetsnummer: The receiving office, where ``soknad_json`` does not say it.
             traceparent: W3C trace context, for the messages.
+            avsenderversjon: Which version of the sender's program this is, for a later recall; see ``producers.versions``.
 
         Raises:
             AlreadyAcceptedError: The reference was accepted before; ``digisos_id`` is the søknad's.
@@ -167,7 +180,13 @@ class Producer:
             StoreError: It cannot be stored now. Try again.
         """
         async with self.receive(
-            kommunenummer, nav_ekstern_ref_id, person, traceparent=traceparent, clear_files=True, patient=True
+            kommunenummer,
+            nav_ekstern_ref_id,
+            person,
+            traceparent=traceparent,
+            avsenderversjon=None if avsenderversjon is None else parse_version(avsenderversjon),
+            clear_files=True,
+            patient=True,
         ) as reception:
             pieces = parts(soknad_json, vedlegg_json, files, None, enhetsnummer=enhetsnummer)
             small = sum(file.storrelse for file in files) <= LIGHT_BYTES
@@ -182,6 +201,7 @@ class Producer:
         person: Fodselsnummer,
         *,
         traceparent: str | None = None,
+        avsenderversjon: str | None = None,
         clear_files: bool | None = None,
         patient: bool = False,
     ) -> AsyncGenerator[Reception]:
@@ -192,6 +212,7 @@ class Producer:
             nav_ekstern_ref_id: The sender's own id.
             person: Whose token it is.
             traceparent: W3C trace context, for the messages.
+            avsenderversjon: The sender's version, checked.
             clear_files: Whether files may be in clear; the setting's value when None.
             patient: The bytes are here already, so wait for a place as long as it takes, whoever the person is.
 
@@ -204,11 +225,12 @@ class Producer:
         reception: Reception | None = None
         log = get_logger().bind(kommunenummer=kommunenummer)
         try:
+            self._refuse_while_closed()
             async with self.places.patiently() if patient else self.places.place(person.eier(self._keys.eier_key)):
                 await self._refuse_duplicate(nav_ekstern_ref_id, person)
                 self._refuse_guesser(person)
                 sealing = self._sealing(kommunenummer, clear=self._clear_files if clear_files is None else clear_files)
-                innsending = self._innsending(kommunenummer, nav_ekstern_ref_id, person)
+                innsending = self._innsending(kommunenummer, nav_ekstern_ref_id, person, avsenderversjon)
                 reception = Reception(self, innsending, sealing, traceparent)
                 try:
                     yield reception
@@ -265,6 +287,10 @@ class Producer:
         if former is not None:
             raise self.already_accepted(former, nav_ekstern_ref_id, person)
 
+    def _refuse_while_closed(self) -> None:
+        if (problem := self._closed()) is not None:
+            raise RefusedError(UNAVAILABLE, f"{problem}; prøv igjen senere", reason=BEHIND)
+
     def _refuse_guesser(self, person: Fodselsnummer) -> None:
         if self._failures.too_many(person.eier(self._keys.eier_key), self._clock()):
             raise RefusedError(
@@ -272,7 +298,11 @@ class Producer:
             )
 
     def _innsending(
-        self, kommunenummer: Kommunenummer, nav_ekstern_ref_id: NavEksternRefId, person: Fodselsnummer
+        self,
+        kommunenummer: Kommunenummer,
+        nav_ekstern_ref_id: NavEksternRefId,
+        person: Fodselsnummer,
+        avsenderversjon: str | None,
     ) -> Innsending:
         now = self._clock()
         return Innsending(
@@ -284,6 +314,7 @@ class Producer:
             melding_id=MeldingId.new(),
             hendelse_id=Uuid.new(),
             tidspunkt=to_milliseconds(now),
+            avsenderversjon=avsenderversjon,
         )
 
     def _sealing(self, kommunenummer: Kommunenummer, *, clear: bool) -> Sealing:
@@ -299,7 +330,9 @@ class Producer:
                 UNAVAILABLE, "kommunen har midlertidig stengt for mottak; prøv igjen senere", reason="kommune"
             )
         try:
-            recipient = self._katalog.recipient(kommunenummer, self._clock())
+            recipient = recipient_or_own(
+                self._katalog, kommunenummer, self._keys.mottak.certificates, self._clock()
+            )
         except CertificateError as error:
             raise no_certificate(kommunenummer, error) from error
         return Sealing(recipient, self._keys.signer, self._avsender, self._keys.mottak, clear, self.limits, self._seen)
@@ -321,6 +354,8 @@ def _outcome(error: MeldingsformidlerError) -> tuple[str, int]:
             return error.reason, error.status
         case ContractError():
             return "json", 400
+        case StoreFullError():
+            return error.code, INSUFFICIENT_STORAGE
         case _:
             return error.code, UNAVAILABLE if error.retriable else 500
 

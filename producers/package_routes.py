@@ -6,6 +6,8 @@ Rules:
    not exist: the same answer as for an id that was never used.
 2. Ranges as in RFC 9110 section 14: one range gives 206, one that cannot be satisfied 416; several, or a broken header, give
    all of it. The ETag is the package's SHA-256, so ``If-Range`` can trust it.
+3. A package that is not the bytes that were stored is not served: 503, and an alarm. The connector asks again until somebody has
+   put the right bytes in its place.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from fastapi.responses import Response, StreamingResponse
 from broker.log import get_logger
 from broker.web import FiksError
 from producers import metrics
-from schemas.errors import InvalidNameError
+from schemas.errors import InvalidNameError, PackageDamagedError, PackageMissingError
 from schemas.names import DokumentlagerId
 
 if TYPE_CHECKING:
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     from broker.tokens import TokenVerifier
     from producers.dokumentlager import Dokumentlager
     from producers.outbox import Outbox, StoredPackage
+    from producers.packages import Packages
 
 PREFIX: Final = "/dokumentlager/v1/pakker"
 MEDIA_TYPE: Final = "application/pkcs7-mime"
 NOT_FOUND: Final = "pakken finnes ikke, eller er ikke for denne klienten"
+DAMAGED: Final = "pakken mangler eller er skadet i dokumentlageret; driften er varslet, prøv igjen senere"
+RETRY_AFTER_S: Final = 60
 
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})", re.ASCII)
 
@@ -71,7 +76,9 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
     return first, min(last + 1, size)
 
 
-def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, dokumentlager: Dokumentlager) -> APIRouter:
+def package_router(
+    tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, dokumentlager: Dokumentlager, packages: Packages
+) -> APIRouter:
     """Return the route.
 
     Args:
@@ -79,6 +86,7 @@ def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, doku
         katalog: Says which connector is a kommune's.
         outbox: Says whose a package is.
         dokumentlager: Has it.
+        packages: Sees that it is whole.
     """
     router = APIRouter(prefix=PREFIX, tags=["dokumentlager"])
 
@@ -91,6 +99,7 @@ def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, doku
     ) -> Response:
         client = await tokens.client(authorization)
         dokumentlager_id, stored = await _find(outbox, katalog, package_id, client.client_id)
+        await _check(packages, dokumentlager_id, stored)
         size = dokumentlager.size(dokumentlager_id)
         etag = f'"{stored.sha256}"'
         headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "no-store"}
@@ -122,6 +131,25 @@ def package_router(tokens: TokenVerifier, katalog: Katalog, outbox: Outbox, doku
 
     _ = package
     return router
+
+
+async def _check(packages: Packages, dokumentlager_id: DokumentlagerId, stored: StoredPackage) -> None:
+    """Return when the package is whole.
+
+    Raises:
+        FiksError: 503, it is not (rule 3).
+    """
+    try:
+        await packages.check_stored(dokumentlager_id, stored.sha256)
+    except (PackageDamagedError, PackageMissingError) as error:
+        metrics.PACKAGES_FETCHED.labels(status="503").inc()
+        get_logger().critical(
+            "package_unusable",
+            dokumentlager_id=dokumentlager_id,
+            kommunenummer=stored.kommunenummer,
+            exc_info=error,
+        )
+        raise FiksError(503, DAMAGED, error_code=error.code, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
 
 
 async def _find(
