@@ -38,6 +38,7 @@ def root() -> None:
 
 @app.command("list", epilog="Eksempel: formidler frister list --kommune 0301 --innen 6h")
 def list_frister(
+    *,
     data: DataOption,
     kommune: Annotated[str | None, typer.Option("--kommune", help="Bare denne kommunen, fire siffer.")] = None,
     innen: Annotated[str, typer.Option("--innen", help="Ta med det som går ut innen så lenge: 6h, 1d, PT30M.")] = "0s",
@@ -50,7 +51,7 @@ def list_frister(
         str | None,
         typer.Option("--token", envvar="FORMIDLER_TOKEN", help="Avsenderens access_token. Uten: nøkkelen i --data."),
     ] = None,
-    as_json: JsonOption = False,  # noqa: FBT002 - a flag
+    as_json: JsonOption = False,
 ) -> None:
     """List meldinger som har gått over fristen, den som har ventet lengst først.
 
