@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from broker.catch_up import read_until_caught_up
 from broker.kafka.admin import KafkaAdmin
 from broker.kafka.subscriber import KafkaTail
-from broker.log import get_logger
 from broker.revisjonskontroll import read_act
 from broker.routing import REVISJON
 
@@ -42,7 +41,7 @@ async def read_records(
 
 
 async def read_acts(settings: KafkaSettings, *, since_ms: int | None = None) -> list[Act]:
-    """Return the acts that Kafka took at ``since_ms`` (since 1970) or later, or all; what cannot be read is passed over and told.
+    """Return the acts that Kafka took at ``since_ms`` (since 1970) or later, or all that can be read.
 
     Raises:
         TransportError: Kafka does not answer, or refuses.
@@ -51,14 +50,8 @@ async def read_acts(settings: KafkaSettings, *, since_ms: int | None = None) -> 
     if since_ms is not None:
         async with KafkaAdmin(settings) as admin:
             offsets = await admin.offsets_from([REVISJON], since_ms)
-    found: list[Act] = []
-    for record in await read_records(settings, [REVISJON], offsets):
-        act = read_act(record)
-        if act is None:
-            get_logger().warning("revisjon_passed_over", topic=REVISJON, offset=record.offset)
-        else:
-            found.append(act)
-    return found
+    records = await read_records(settings, [REVISJON], offsets)
+    return [act for act in map(read_act, records) if act is not None]
 
 
 async def find_head(settings: KafkaSettings, aktor: str) -> Sha256 | None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import AwareDatetime
 
-from broker.dlq.state import LOKKEVERN, OPERATOR, Sak, line_of
+from broker.dlq.state import LOKKEVERN, OPERATOR, UNDELIVERED, Sak, line_of
 from broker.styring import selection_digest
 from schemas.model import WireModel
 from schemas.names import Kommunenummer, Sha256, Uuid
@@ -65,6 +65,15 @@ class Utvalg(WireModel):
     til: AwareDatetime | None = None
     tving: bool = False
     for_ms: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it chooses everything."""
+        return not (self.brev or self.kommuner or self.koder or self.skjemaer or self.fra or self.til)
+
+    def to_json(self) -> str:
+        """Return it as it stands in the revisjon: what does not limit is left out."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
 
     def sees(self, sak: Sak) -> bool:
         """Return whether the sak was there when the selection was made."""
@@ -147,6 +156,12 @@ def plan_redrive(brev: Dodebrev, utvalg: Utvalg) -> Plan:
     planned = [_plan_line(line, utvalg) for line in lines.values()]
     going = sorted((steg for steg, _ in planned if steg), key=_urgency)
     return Plan(tuple(itertools.chain.from_iterable(going)), tuple(held for _, some in planned for held in some))
+
+
+def choose(brev: Dodebrev, utvalg: Utvalg, handling: str) -> tuple[Uuid, ...]:
+    """Return the letters that ``dlq.park``, ``dlq.lukk`` or ``dlq.apne`` would be written on: those asked for, no followers."""
+    states = {"dlq.park": {"APEN"}, "dlq.apne": {"PARKERT"}}.get(handling, UNDELIVERED | {"GJENKJORT"})
+    return tuple(sak.id for sak in brev.saker if sak.tilstand in states and utvalg.matches(sak))
 
 
 class Waves:

@@ -15,12 +15,11 @@ from broker.dlq.letters import Letter, read_letter
 from broker.dlq.state import Dodebrev, fold
 from broker.kafka.admin import KafkaAdmin
 from broker.kafka.subscriber import KafkaTail
-from broker.log import get_logger
 from broker.revisjon_reading import read_acts
 from broker.routing import dead_letter_topic, kvittering_topic, parse_topic
 from crypto.jws import verify_jws
 from schemas.codec import decode
-from schemas.errors import ContractError, MeldingsformidlerError, SignatureError
+from schemas.errors import ContractError, SignatureError
 from schemas.kvittering import AVVIST, GRAD_INGEN, KvitteringClaims
 from schemas.names import Kommunenummer, MeldingId
 from schemas.records import KvitteringRecord
@@ -63,12 +62,8 @@ class _Letters:
                 continue
             try:
                 self.found.append(read_letter(record, kommunenummer))
-            except ContractError as error:
+            except ContractError:
                 self.unreadable[kommunenummer] += 1
-                get_logger().error(
-                    "dead_letter_unreadable", topic=record.topic, partition=record.partition, offset=record.offset,
-                    exc_info=error,
-                )  # fmt: skip
 
     def ordered(self) -> list[Letter]:
         return sorted(self.found, key=lambda one: (one.position.topic, one.position.partition, one.position.offset))
@@ -155,9 +150,6 @@ def _answered(record: Incoming, katalog: Katalog, meldinger: set[MeldingId]) -> 
         claims = KvitteringClaims.from_json(verify_jws(kvittering.jws, katalog.signers(kommunenummer))[0])
     except (ContractError, SignatureError):
         return None  # who follows the status says so aloud
-    except MeldingsformidlerError as error:
-        get_logger().warning("kvittering_passed_over", topic=record.topic, offset=record.offset, exc_info=error)
-        return None
     return claims.melding_id if is_answer(claims) else None
 
 

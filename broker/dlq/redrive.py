@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from broker.dlq.letters import sent_again
 from broker.dlq.plan import Waves
 from broker.dlq.state import GJENKJORT
-from broker.log import get_logger
 from schemas.codec import decode
 from schemas.errors import ContractError, MeldingsformidlerError, MismatchError, TransportError
 from schemas.names import Uuid
@@ -178,7 +177,6 @@ class Redriver:
     def _failed(self, step: Steg, error: MeldingsformidlerError, waves: Waves, utfall: Utfall) -> None:
         utfall.feilet[step.letter.id] = error.code
         utfall.igjen += len(waves.stop(step))
-        get_logger().error("redrive_failed", dead_letter_id=step.letter.id, exc_info=error)
 
     async def _act(self, handling: str, objekter: Mapping[str, Mapping[str, str]], oppdrag: Oppdrag) -> None:
         await self._writer.record_all(
