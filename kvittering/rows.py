@@ -16,7 +16,8 @@ from kvittering.projection import fact_id
 from schemas.names import Uuid
 
 if TYPE_CHECKING:
-    from broker.record import Headers
+    from broker.record import Headers, TopicPartition
+    from broker.sql.ports import Connection
     from kvittering.projection import Projection
     from kvittering.reading import ReadRecord
     from schemas.records import StatusRecord
@@ -125,3 +126,8 @@ def headers_json(headers: Headers) -> str:
 def headers_of(text: str) -> Headers:
     """Return what ``headers_json`` wrote."""
     return tuple((name, value.encode("latin-1")) for name, value in orjson.loads(text))
+
+
+def begin_at(connection: Connection, offsets: Mapping[TopicPartition, int]) -> None:
+    """Write down where to read on, within a transaction."""
+    connection.executemany(MOVE_ON, [(*partition, offset) for partition, offset in offsets.items()])
