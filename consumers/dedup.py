@@ -238,10 +238,12 @@ class DedupStore:
         """Find out, after a redriven melding was answered, whether the søknad's key is dead; remember and return it."""
         return await self._database.write(lambda db: chain_rows.judge_key(db, kommunenummer, digisos_id))
 
-    async def is_behind(self, kommunenummer: Kommunenummer, digisos_id: DigisosId, melding_id: MeldingId) -> bool:
+    async def is_behind(
+        self, kommunenummer: Kommunenummer, digisos_id: DigisosId, melding_id: MeldingId, *, past: bool = False
+    ) -> bool:
         """Return whether a redriven melding must wait for an earlier one of its søknad (``consumers.issued``, rule 3)."""
         return await self._database.read(
-            lambda db: is_behind(chain_rows.chain_of(db, kommunenummer, digisos_id), melding_id)
+            lambda db: is_behind(chain_rows.chain_of(db, kommunenummer, digisos_id), melding_id, past=past)
         )
 
     async def has_case(self, kommunenummer: Kommunenummer, digisos_id: DigisosId) -> bool:

@@ -9,7 +9,7 @@ Rules:
 3. A dead letter is durable on its topic before its negative kvittering is issued.
 4. A dead letter blocks its key, unless the melding had been delivered before: then nothing is missing that others must wait for.
 5. A redriven record is tried again although a dead letter has answered for it, unless an earlier melding of its søknad is still
-   undelivered: then it waits behind that one, once more (``consumers.issued``).
+   undelivered: then it waits behind that one, once more (``consumers.issued``), unless an operator has closed that for good.
 6. One melding is worked on by one at a time, also across sessions: a slow delivery may outlive its partition's assignment, and
    whoever reads the record again in this process waits for it.
 7. A hand-over does not begin once the sender's time for it is out: judged again when the package is open, which may take time.
@@ -117,7 +117,9 @@ class Deliverer:
         known = await self._store.of_melding(record.melding_id)
         if any(one.sha256 == record.sha256 and not _tried_again(one, job) for one in known):
             return await self._repeat(job, command, known)
-        if job.redrives and await self._store.is_behind(self._kommunenummer, record.digisos_id, record.melding_id):
+        if job.redrives and await self._store.is_behind(
+            self._kommunenummer, record.digisos_id, record.melding_id, past=job.past
+        ):
             raise BehindDeadLetterError
         crash_point("consumers.deliver.before-open")
         with await self._opener.open(record, self._clock()) as opened:

@@ -122,15 +122,18 @@ def is_dead(chain: Sequence[Issued]) -> bool:
     return bool(_undelivered(chain)) or _unreadable(chain) or _withdrawn_soknad(chain) is not None
 
 
-def is_behind(chain: Sequence[Issued], melding_id: MeldingId) -> bool:
+def is_behind(chain: Sequence[Issued], melding_id: MeldingId, *, past: bool = False) -> bool:
     """Return whether a redriven melding must wait for another one (rule 3).
 
     Args:
         chain: The søknad's kvitteringer in order.
         melding_id: The melding; one that the chain does not know comes last.
+        past: An operator has closed what died before it. A withdrawn søknad still holds it.
     """
     if (withdrawn := _withdrawn_soknad(chain)) is not None:
         return withdrawn != melding_id
+    if past:
+        return False
     first = _first(chain)
     mine = first.get(melding_id)
     return any(each != melding_id and (mine is None or first[each] < mine) for each in _undelivered(chain))

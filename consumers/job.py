@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
-from broker.record import GJENKJORINGER_HEADER, TRACEPARENT, header, next_traceparent, soknad_of
+from broker.record import FORBI_HEADER, GJENKJORINGER_HEADER, TRACEPARENT, header, next_traceparent, soknad_of
 from broker.runtime import place_of
 from consumers.opening import check_record
 from schemas.codec import decode
@@ -37,6 +37,7 @@ class Job:
         record: Decoded, if it could be.
         error: Why it cannot be delivered at all, if so.
         redrives: How many times an operator has sent it again.
+        past: The operator has closed for good what died before it in its søknad.
         traceparent: Of our part of the work.
         again: Kvitteringer to repeat, oldest first.
         resultat: What came of the latest command, for the log.
@@ -48,6 +49,7 @@ class Job:
     error: MeldingsformidlerError | None
     redrives: int
     traceparent: str
+    past: bool = False
     again: tuple[Issued, ...] = ()
     resultat: str = field(default="")
     is_ours: Callable[[], bool] = field(default=lambda: True, repr=False)
@@ -64,7 +66,14 @@ class Job:
         except Exception as found:  # noqa: BLE001 - a record must never stop the others (rule 7)
             error = unexpected(found, incoming)
         redrives = _redrives(header(incoming.headers, GJENKJORINGER_HEADER))
-        return cls(incoming, record, error, redrives, next_traceparent(header(incoming.headers, TRACEPARENT)))
+        return cls(
+            incoming,
+            record,
+            error,
+            redrives,
+            next_traceparent(header(incoming.headers, TRACEPARENT)),
+            past=header(incoming.headers, FORBI_HEADER) is not None,
+        )
 
     def check_ours(self) -> None:
         """Go no further when the partition has gone to another process, which reads the record again.

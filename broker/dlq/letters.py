@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from broker.record import GJENKJORINGER_HEADER, Outgoing, TopicPartition
+from broker.record import DEAD_LETTER_HEADER, FORBI_HEADER, GJENKJORINGER_HEADER, Outgoing, TopicPartition
 from broker.routing import soknad_topic
 from schemas.codec import decode, schema_of
 from schemas.errors import ContractError, InvalidNameError
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from broker.record import Incoming
     from schemas.records import Forsok, Opprinnelig
 
-DEAD_LETTER_HEADER: Final = "fiks_dead_letter_id"
-"""On a record that was sent again from a dead letter: which one."""
-FORBI_HEADER: Final = "fiks_forbi"
-"""On a record that was sent again: an operator has closed for good what lay before it in its søknad, so that it need not wait."""
 _OURS: Final = frozenset({DEAD_LETTER_HEADER, FORBI_HEADER, GJENKJORINGER_HEADER})
 NODHJELP: Final = "NODHJELP"
 

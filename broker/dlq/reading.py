@@ -19,7 +19,7 @@ from broker.revisjon_reading import read_acts
 from broker.routing import dead_letter_topic, kvittering_topic, parse_topic
 from crypto.jws import verify_jws
 from schemas.codec import decode
-from schemas.errors import ContractError, SignatureError
+from schemas.errors import ContractError, SignatureError, WithdrawnError
 from schemas.kvittering import AVVIST, GRAD_INGEN, KvitteringClaims
 from schemas.names import Kommunenummer, MeldingId
 from schemas.records import KvitteringRecord
@@ -155,4 +155,5 @@ def _answered(record: Incoming, katalog: Katalog, meldinger: set[MeldingId]) -> 
 
 def is_answer(claims: KvitteringClaims) -> bool:
     """Return whether the kvittering says what became of the melding, and not only that we gave up on it."""
-    return not (claims.status == AVVIST and claims.grad == GRAD_INGEN)
+    gave_up = claims.status == AVVIST and claims.grad == GRAD_INGEN
+    return not gave_up or claims.kode == WithdrawnError.code

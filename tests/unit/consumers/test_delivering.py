@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from broker.delivery_messages import DeadLetter, DeadLettered, Deliver, Handled, PublishKvittering, Ticket
-from broker.record import GJENKJORINGER_HEADER, Attempt, header
+from broker.record import FORBI_HEADER, GJENKJORINGER_HEADER, Attempt, header
 from broker.routing import dead_letter_topic, kvittering_topic
 from consumers.connectors.memory import MemoryConnector
 from consumers.dead_letters import VERDI_HEADER, dead_letter
@@ -20,6 +20,7 @@ from consumers.kvitteringer import Kvitteringer
 from consumers.opening import OpenedSoknad, Opener
 from schemas.codec import decode
 from schemas.errors import (
+    BehindDeadLetterError,
     BrokerUnavailableError,
     FagsystemUnavailableError,
     MismatchError,
@@ -172,6 +173,19 @@ async def test_a_redriven_record_is_tried_again_and_revives_its_key(
     assert await deliverer.deliver(redriven, Deliver(TICKET)) == Handled(TICKET, revives=True)
     assert await store.dead_keys(NUMBER) == frozenset()
     assert [one.status for one in await published(deliverer, redriven, publisher)] == ["AVVIST", "MOTTATT"]
+
+
+async def test_a_redriven_record_goes_past_what_an_operator_has_closed(
+    deliverer: Deliverer, job: Any, incoming: Any, make_record: Any
+) -> None:
+    first, second = make_record(), make_record(melding_id=MeldingId.new(), type="ETTERSENDELSE")
+    for record in (first, second):
+        await deliverer.dead_letter(job(record), dead())
+    with pytest.raises(BehindDeadLetterError):
+        await deliverer.deliver(job(second, redrives=1), Deliver(TICKET))
+    headers = ((GJENKJORINGER_HEADER, b"1"), (FORBI_HEADER, b"1"))
+    past = Job.of(incoming(second, headers=headers), NUMBER)
+    assert await deliverer.deliver(past, Deliver(TICKET)) == Handled(TICKET, revives=False)
 
 
 async def test_a_redriven_record_that_dies_again_counts_its_rounds(

@@ -98,3 +98,8 @@ def test_what_is_redriven_waits_for_what_came_before_it(
     behind: bool,  # noqa: FBT001 - a table
 ) -> None:
     assert is_behind(chain(*links), melding) is behind
+
+
+def test_what_an_operator_has_closed_holds_nobody_but_a_withdrawn_soknad_does() -> None:
+    assert not is_behind(chain((A, DEAD), (B, DEAD)), B, past=True)
+    assert is_behind(chain((A, WITHDRAWN), (B, DEAD)), B, past=True)

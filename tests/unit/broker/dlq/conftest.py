@@ -8,8 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from broker.dlq.letters import DEAD_LETTER_HEADER
-from broker.record import GJENKJORINGER_HEADER, Incoming, Outgoing
+from broker.record import DEAD_LETTER_HEADER, GJENKJORINGER_HEADER, Incoming, Outgoing
 from broker.revisjonskontroll import Act
 from broker.routing import dead_letter_topic, soknad_topic
 from schemas.codec import encode

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.dlq.letters import DEAD_LETTER_HEADER, FORBI_HEADER, read_letter, sent_again
-from broker.record import GJENKJORINGER_HEADER
+from broker.dlq.letters import read_letter, sent_again
+from broker.record import DEAD_LETTER_HEADER, FORBI_HEADER, GJENKJORINGER_HEADER
 from broker.routing import soknad_topic
 from schemas.codec import decode, encode
 from schemas.errors import ContractError

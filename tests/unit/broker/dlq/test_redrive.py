@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.dlq.letters import DEAD_LETTER_HEADER, read_letter
+from broker.dlq.letters import read_letter
 from broker.dlq.plan import Plan, Utvalg, plan_redrive
 from broker.dlq.redrive import FERDIG, STARTET, Oppdrag, Redriver
 from broker.dlq.state import GJENKJORT, Dodebrev, fold
-from broker.record import Incoming, Outgoing, RecordPosition, header
+from broker.record import DEAD_LETTER_HEADER, Incoming, Outgoing, RecordPosition, header
 from broker.revisjon import RevisjonWriter
 from broker.revisjonskontroll import read_act
 from broker.routing import REVISJON, soknad_topic
