@@ -35,7 +35,10 @@ class Styring(BaseModel):
         svar: ``straks`` answers MOTTATT while the connector waits, ``senere`` through an event.
         avvis: Søknader to reject.
         avvis_neste: Reject this many more, whichever come.
-        feil_neste: Answer 500 this many more times.
+        feil_neste: Answer ``feil_status`` this many more times, and store nothing.
+        feil_status: The HTTP status of an error.
+        tull: Whether an error, and every answer about hendelser, is bytes that are no JSON.
+        svar_tapt_neste: Store this many more, and answer 504 all the same, as a gateway does that lost the answer.
         oppdater: Whether cases go on by themselves.
     """
 
@@ -47,6 +50,9 @@ class Styring(BaseModel):
     avvis: tuple[Regel, ...] = ()
     avvis_neste: int = Field(default=0, ge=0)
     feil_neste: int = Field(default=0, ge=0)
+    feil_status: int = Field(default=500, ge=400, le=599)
+    tull: bool = False
+    svar_tapt_neste: int = Field(default=0, ge=0)
     oppdater: bool = True
 
     def changed(self, change: Mapping[str, Any]) -> Styring:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import FastAPI, Header, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from consumers.simulator.case import CasePlan, Styring, Switches
 
 PAGE: Final = 100
+GARBAGE: Final = b"<html>\xff\x00<b>Proxy Error</b>"
 _DONE: Final = {"MOTTATT": 201, "LEVERT": 202, "AVVIST": 422}
 
 
@@ -130,30 +131,48 @@ def make_app(fagsystem: HttpFagsystem, health: Health) -> FastAPI:
         return JSONResponse(fagsystem.switches.of(_number(kommunenummer)).model_dump(by_alias=True, mode="json"))
 
     @app.post("/{kommunenummer}/soknader")
-    async def soknad(kommunenummer: str, request: Request, idempotency_key: Annotated[str, Header()]) -> JSONResponse:
+    async def soknad(kommunenummer: str, request: Request, idempotency_key: Annotated[str, Header()]) -> Response:
         number = _number(kommunenummer)
         await fagsystem.be_slow(number)
         styring = fagsystem.switches.of(number)
-        if styring.tilstand == "nede":
-            raise FiksError(503, "fagsystemet er nede")
-        if styring.feil_neste:
-            styring.feil_neste -= 1
-            raise FiksError(500, "fagsystemet feilet")
+        if (error := _failure(styring)) is not None:
+            return error
         async with request.form(max_files=1000) as form:
             files = [each for each in form.getlist("fil") if isinstance(each, UploadFile)]
             leveranse = await _leveranse(form.get("leveranse"), idempotency_key)
             status, body = await fagsystem.receive(number, leveranse, _named(leveranse, files))
+        if styring.svar_tapt_neste:
+            styring.svar_tapt_neste -= 1
+            raise FiksError(504, "svaret ble borte på veien")
         return JSONResponse(body, status_code=status)
 
     @app.get("/{kommunenummer}/hendelser")
-    async def hendelser(kommunenummer: str, etter: str = "") -> JSONResponse:
+    async def hendelser(kommunenummer: str, etter: str = "") -> Response:
         number = _number(kommunenummer)
-        if fagsystem.switches.of(number).tilstand == "nede":
-            raise FiksError(503, "fagsystemet er nede")
+        styring = fagsystem.switches.of(number)
+        _check_up(styring)
+        if styring.tull:
+            return Response(GARBAGE)
         return JSONResponse({"hendelser": fagsystem.archive(number).after(etter, PAGE)})
 
     _ = change_all, change, show, soknad, hendelser
     return app
+
+
+def _check_up(styring: Styring) -> None:
+    if styring.tilstand == "nede":
+        raise FiksError(503, "fagsystemet er nede")
+
+
+def _failure(styring: Styring) -> Response | None:
+    """Fail as the operator asked for; None when there is nothing to fail with. Uses up one of ``feil_neste``."""
+    _check_up(styring)
+    if not styring.feil_neste:
+        return None
+    styring.feil_neste -= 1
+    if styring.tull:
+        return Response(GARBAGE, status_code=styring.feil_status)
+    raise FiksError(styring.feil_status, "fagsystemet feilet")
 
 
 def _named(leveranse: Mapping[str, Any], files: list[UploadFile]) -> list[tuple[str, BinaryIO]]:

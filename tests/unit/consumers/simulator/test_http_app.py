@@ -68,6 +68,23 @@ async def test_the_operator_takes_it_down_and_makes_it_fail(http: httpx.AsyncCli
     assert [(await post(http, MeldingId.new())).status_code for _ in range(3)] == [500, 422, 201]
 
 
+async def test_the_operator_says_what_it_fails_with_and_may_let_it_talk_rubbish(http: httpx.AsyncClient) -> None:
+    await http.put("/styring", json={"feilNeste": 1, "feilStatus": 429})
+    assert [(await post(http, MeldingId.new())).status_code for _ in range(2)] == [429, 201]
+    await http.put("/styring", json={"feilNeste": 1, "feilStatus": 409, "tull": True})
+    rubbish = [await post(http, MeldingId.new()), await http.get(f"/{NUMBER}/hendelser")]
+    assert [one.status_code for one in rubbish] == [409, 200]
+    for one in rubbish:
+        with pytest.raises(ValueError, match=r"decode|Expecting"):
+            one.json()
+
+
+async def test_an_answer_that_is_lost_leaves_the_soknad_stored(http: httpx.AsyncClient) -> None:
+    await http.put("/styring", json={"svarTaptNeste": 1})
+    melding_id = MeldingId.new()
+    assert [(await post(http, melding_id)).status_code for _ in range(2)] == [504, 409]
+
+
 async def test_a_slow_one_is_quick_again_when_the_operator_says_so(http: httpx.AsyncClient) -> None:
     await http.put(f"/styring/{NUMBER}", json={"tilstand": "treg", "treghetS": 600})
     waiting = asyncio.create_task(post(http, MeldingId.new()))
