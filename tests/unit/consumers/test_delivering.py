@@ -178,7 +178,8 @@ async def test_a_redriven_record_is_tried_again_and_revives_its_key(
 async def test_a_redriven_record_goes_past_what_an_operator_has_closed(
     deliverer: Deliverer, job: Any, incoming: Any, make_record: Any
 ) -> None:
-    first, second = make_record(), make_record(melding_id=MeldingId.new(), type="ETTERSENDELSE")
+    first = make_record()
+    second = make_record(melding_id=MeldingId.new(), digisos_id=first.digisos_id, type="ETTERSENDELSE")
     for record in (first, second):
         await deliverer.dead_letter(job(record), dead())
     with pytest.raises(BehindDeadLetterError):
