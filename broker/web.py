@@ -31,7 +31,7 @@ from broker.runtime import INSTANCE_ENV, INSTANCE_HEADER
 from schemas.errors import ConfigurationError, ContractError, CryptoError, MeldingsformidlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from starlette.types import Scope
@@ -136,19 +136,32 @@ def install_fiks_errors(app: FastAPI, *, large_bodies: Callable[[Scope], bool] |
 
 
 class Health:
-    """Whether a process is ready, as the sum of named checks."""
+    """Whether a process is ready, as the sum of named checks, and what whoever asks should know besides."""
 
     def __init__(self) -> None:
         self._checks: dict[str, Callable[[], str | None]] = {}
+        self._notices: dict[str, Callable[[], str | None]] = {}
 
     def add_check(self, name: str, check: Callable[[], str | None]) -> None:
         """Add a check that returns None when ready, else a short reason without personal data."""
         self._checks[name] = check
 
+    def add_notice(self, name: str, notice: Callable[[], str | None]) -> None:
+        """Add something to tell that does not keep the process from being ready; None while there is nothing."""
+        self._notices[name] = notice
+
     def problems(self) -> dict[str, str]:
         """Return what is not ready, by name of the check."""
-        answers = {name: check() for name, check in self._checks.items()}
-        return {name: answer for name, answer in answers.items() if answer is not None}
+        return _answers(self._checks)
+
+    def notices(self) -> dict[str, str]:
+        """Return what else there is to tell, by name."""
+        return _answers(self._notices)
+
+
+def _answers(asked: Mapping[str, Callable[[], str | None]]) -> dict[str, str]:
+    answers = {name: ask() for name, ask in asked.items()}
+    return {name: answer for name, answer in answers.items() if answer is not None}
 
 
 def health_router(health: Health) -> APIRouter:
@@ -162,9 +175,9 @@ def health_router(health: Health) -> APIRouter:
 
     @router.get("/isready")
     async def isready() -> JSONResponse:
-        problems = health.problems()
-        status = 503 if problems else 200
-        return JSONResponse({"klar": not problems, "mangler": problems}, status_code=status, headers=instance)
+        problems, notices = health.problems(), health.notices()
+        body = {"klar": not problems, "mangler": problems} | ({"merknader": notices} if notices else {})
+        return JSONResponse(body, status_code=503 if problems else 200, headers=instance)
 
     @router.get("/metrics")
     async def metrics() -> Response:

@@ -32,11 +32,13 @@ from producers.app import create_app
 from producers.avsenderkopi import Avsenderkopier
 from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
+from producers.forsegling import Forsegler
 from producers.library import IntakeKeys, Producer
 from producers.oppbevaring import Kept, keep_retention
 from producers.outbox import Outbox
 from producers.places import Places
 from producers.relay import Relay
+from producers.relay_ports import Collaborators
 from producers.settings import ProducersSettings
 from schemas.errors import TransportError
 from schemas.names import MIN_EIER_KEY_BYTES
@@ -70,10 +72,12 @@ async def main(stop: asyncio.Event) -> None:
             places=Places(settings.max_concurrent, settings.max_per_person),
         )
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
-        relay = Relay(outbox, publisher, clock)
+        forsegler = Forsegler(katalog, kopier, clock)
+        relay = Relay(outbox, publisher, clock, collaborators=Collaborators(topics=forsegler, sealing=forsegler))
         health = Health()
         health.add_check("katalog", follower.problem)
         health.add_check("kafka", relay.problem)
+        health.add_notice("sertifikater", forsegler.problem)
         health.add_check("plasser", producer.places.problem)
         health.add_check("klokke", clock.problem)
         app = create_app(
@@ -90,6 +94,7 @@ async def main(stop: asyncio.Event) -> None:
             following = tasks.create_task(follower.run())
             warming = tasks.create_task(_warm(publisher, follower, katalog))
             relaying = tasks.create_task(relay.run(relay_stop))
+            sealing = tasks.create_task(forsegler.watch(follower.changed))
             kept = Kept(kopi=settings.kopi_oppbevaring, pakke=settings.pakke_oppbevaring)
             clearing = tasks.create_task(keep_retention(kopier, kept, clock))
             # The door closes first; what came in through it may still leave.
@@ -99,6 +104,7 @@ async def main(stop: asyncio.Event) -> None:
             following.cancel()
             warming.cancel()
             clearing.cancel()
+            sealing.cancel()
         producer.close()
         await publisher.stop()
 

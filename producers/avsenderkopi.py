@@ -105,7 +105,10 @@ class Avsenderkopier:
         dokumentlager: Has the large packages.
         wrapper: The sender's keys for its copies.
         trust: Who has signed what we sent: our signing certificates, the former ones too.
-        added: Called when something came to the outbox.
+        added: Wakes whoever empties the outbox.
+
+    Attributes:
+        wake: Call it when something came to the outbox.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class Avsenderkopier:
         self.dokumentlager = dokumentlager
         self.wrapper = wrapper
         self._trust = trust
-        self._added = added
+        self.wake = added
 
     def keeper(self, accepted: Accepted) -> Callable[[Connection], None]:
         """Return what stores the copy of a submission, for ``Outbox.accept`` to run in its transaction."""
@@ -213,7 +216,7 @@ class Avsenderkopier:
                 connection, OPENED, kopi.melding_id, kopi.kommunenummer, detaljer=detaljer, now=now
             )
         )
-        self._added()
+        self.wake()
 
     def _open(self, found: Loaded, key: ContentKey) -> OpenedKopi:
         record = found.kopi.record
@@ -276,11 +279,11 @@ class Avsenderkopier:
     ) -> None:
         """Log and count copies that were destroyed in a transaction that is durable now."""
         for melding_id in destroyed:
-            metrics.COPIES_DESTROYED.labels(arsak=arsak or "mottatt").inc()
+            metrics.COPIES_DESTROYED.labels(aarsak=arsak or "mottatt").inc()
             get_logger().info(
                 "sender_copy_destroyed", melding_id=melding_id, kvittering_id=kvittering_id, resultat=arsak or "mottatt"
             )
-        self._added()
+        self.wake()
 
     async def move(self, melding_id: MeldingId, kanal: str) -> None:
         """Note that another channel has the melding now.

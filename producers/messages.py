@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.record import TRACEPARENT, Outgoing, cloud_event_headers, header
+from broker.record import (
+    GJENKJORINGER_HEADER,
+    NOKKEL_HEADER,
+    TRACEPARENT,
+    Outgoing,
+    cloud_event_headers,
+    header,
+)
 from broker.routing import TRANSPORT, soknad_topic
 from producers.outbox import Message
 from schemas.codec import encode
@@ -30,8 +37,8 @@ def accepted_messages(accepted: Accepted, traceparent: str | None) -> tuple[Mess
         traceparent: Of the request that brought it, if it had one.
     """
     return (
-        _transport_message(accepted.transport, traceparent),
-        _soknad_message(accepted.soknad, traceparent),
+        transport_message(accepted.transport, traceparent),
+        soknad_message(accepted.soknad, traceparent),
     )
 
 
@@ -47,10 +54,20 @@ def sent_message(soknad: Message, now: datetime) -> Message:
         nav_ekstern_ref_id=soknad.nav_ekstern_ref_id,
     )
     parent = header(soknad.outgoing.headers, TRACEPARENT)
-    return _transport_message(record, parent.decode() if parent else None)
+    return transport_message(record, parent.decode() if parent else None)
 
 
-def _soknad_message(record: SoknadRecord, traceparent: str | None) -> Message:
+def soknad_message(
+    record: SoknadRecord, traceparent: str | None, *, redrives: int = 0, queued: datetime | None = None
+) -> Message:
+    """Return a sealed søknad for its kommune's topic.
+
+    Args:
+        record: With its package, or where that is.
+        traceparent: Of what brought it.
+        redrives: How many times it was sent again, which tells a connector to try though it has answered.
+        queued: When it came to the outbox, if not when it was accepted.
+    """
     headers = cloud_event_headers(
         event_id=record.melding_id,
         event_type=SOKNAD_EVENT,
@@ -59,6 +76,9 @@ def _soknad_message(record: SoknadRecord, traceparent: str | None) -> Message:
         time=record.innsendt,
         parent=traceparent,
     )
+    headers = (*headers, (NOKKEL_HEADER, record.nokkel_id.encode()))
+    if redrives:
+        headers = (*headers, (GJENKJORINGER_HEADER, str(redrives).encode()))
     return Message(
         digisos_id=record.digisos_id,
         melding_id=record.melding_id,
@@ -66,11 +86,12 @@ def _soknad_message(record: SoknadRecord, traceparent: str | None) -> Message:
         nav_ekstern_ref_id=record.nav_ekstern_ref_id,
         type=SOKNAD,
         outgoing=Outgoing(soknad_topic(record.kommunenummer), record.digisos_id.encode(), encode(record), headers),
-        queued=record.innsendt,
+        queued=queued or record.innsendt,
     )
 
 
-def _transport_message(record: TransportRecord, traceparent: str | None) -> Message:
+def transport_message(record: TransportRecord, traceparent: str | None) -> Message:
+    """Return an event for the transport topic."""
     headers = cloud_event_headers(
         event_id=record.hendelse_id,
         event_type=TRANSPORT_EVENT,

@@ -25,6 +25,7 @@ RELAY_INSTANCES: Final = Gauge("fiks_relay_instances", "Instances that share the
 MESSAGES_REPEATED: Final = Counter(
     "fiks_messages_repeated_total", "Messages that were published and that another instance had removed meanwhile."
 )
+TOPICS_CLOSED: Final = Gauge("fiks_topics_closed", "Topics that are not the ones we know, and take nothing.")
 PACKAGES_UNKNOWN: Final = Gauge(
     "fiks_packages_unknown", "Packages in the dokumentlager that no submission referred to at start-up."
 )
@@ -32,5 +33,10 @@ PACKAGES_FETCHED: Final = Counter(
     "fiks_packages_fetched_total", "Requests for a package in the dokumentlager.", ["status"]
 )
 COPIES_DESTROYED: Final = Counter(
-    "fiks_sender_copies_destroyed_total", "Sender's copies destroyed, by why: mottatt, or another word.", ["arsak"]
+    "fiks_sender_copies_destroyed_total", "Sender's copies destroyed, by why: mottatt, or another word.", ["aarsak"]
+)
+SOKNADER_HELD: Final = Gauge(
+    "fiks_soknader_held",
+    "Søknader held in the outbox since nothing can be sealed for the kommune.",
+    ["kommunenummer", "aarsak"],
 )

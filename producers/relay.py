@@ -30,7 +30,15 @@ from producers.outbox import Backlog, Sent
 from producers.picking import Bounds
 from producers.relay_ports import Closed, Collaborators
 from producers.sharing import bucket_of
-from schemas.errors import PackageDamagedError, PackageMissingError, RecordTooLargeError, StoreError, TransportError
+from schemas.errors import (
+    CopyGoneError,
+    CryptoError,
+    PackageDamagedError,
+    PackageMissingError,
+    RecordTooLargeError,
+    StoreError,
+    TransportError,
+)
 from schemas.records import SOKNAD
 
 if TYPE_CHECKING:
@@ -107,7 +115,9 @@ class Relay:
         if len(self._topics):
             return f"{len(self._topics)} emner tar ikke imot; {self._waiting()}"
         if len(self._packages):
-            return f"{len(self._packages)} søknader har en pakke som mangler eller er skadet i dokumentlageret"
+            return (
+                f"{len(self._packages)} søknader har en pakke som mangler, er skadet eller ikke kan forsegles på nytt"
+            )
         if self._stuck:
             return f"{len(self._stuck)} søknader har en melding som Kafka aldri vil ta"
         return None
@@ -258,12 +268,14 @@ class Relay:
         message = queued.message
         topic = message.outgoing.topic
         try:
+            if not await self._others.sealing.current(queued):
+                return False
             await self._others.packages.check(message)
             self._packages.clear(message.digisos_id)
             crash_point("producers.relay.before-publish")
             position = await self._publisher.publish(message.outgoing)
             crash_point("producers.relay.after-publish")
-        except (PackageDamagedError, PackageMissingError) as error:
+        except (PackageDamagedError, PackageMissingError, CryptoError, CopyGoneError) as error:
             self._package_failed(message.digisos_id, error)
             return False
         except RecordTooLargeError as error:

@@ -163,6 +163,19 @@ async def test_a_process_is_ready_when_every_check_is() -> None:
     assert (after.status_code, after.json()) == (200, {"klar": True, "mangler": {}})
 
 
+async def test_what_else_there_is_to_tell_keeps_nobody_from_being_ready() -> None:
+    health = Health()
+    told = ["kommune 0301 har ikke noe gyldig sertifikat"]
+    health.add_notice("sertifikater", lambda: told[0] if told else None)
+    async with health_app(health) as http:
+        before = await http.get("/isready")
+        told.clear()
+        after = await http.get("/isready")
+    assert before.status_code == 200
+    assert before.json()["merknader"] == {"sertifikater": "kommune 0301 har ikke noe gyldig sertifikat"}
+    assert after.json() == {"klar": True, "mangler": {}}
+
+
 async def test_a_process_that_is_not_ready_is_still_alive() -> None:
     health = Health()
     health.add_check("kafka", lambda: "nei")

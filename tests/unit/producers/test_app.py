@@ -141,7 +141,6 @@ async def test_a_path_that_names_nothing_is_refused(world: Any, sending: Any, pa
         ({"kan_motta_soknader": False}, "tar ikke imot"),
         ({"kanal": "PRINT"}, "tar ikke imot"),
         ({"har_midlertidig_deaktivert_mottak": True}, "midlertidig"),
-        ({"sertifikater": ()}, "sertifikat"),
     ],
 )
 async def test_a_kommune_that_cannot_receive_is_told_as_503(
@@ -153,10 +152,14 @@ async def test_a_kommune_that_cannot_receive_is_told_as_503(
     assert names in answer.json()["message"]
 
 
-async def test_an_unusable_certificate_raises_an_alarm(world: Any, sending: Any) -> None:
-    world.katalog.put(world.katalog.get("0301").model_copy(update={"sertifikater": ()}))
+async def test_when_nothing_can_be_sealed_for_ourselves_either_it_is_refused_with_an_alarm(
+    world: Any, sending: Any
+) -> None:
+    world.now += timedelta(days=4000)
     with structlog.testing.capture_logs() as logs:
-        await world.post(sending)
+        answer = await world.post(sending)
+    assert answer.status_code == 503
+    assert "sertifikat" in answer.json()["message"]
     assert [log["log_level"] for log in logs if log["event"] == "recipient_certificate_unusable"] == ["critical"]
 
 
