@@ -33,6 +33,9 @@
     │   ├── ExpiredError
     │   └── WithdrawnError
     ├── CopyGoneError
+    ├── ChannelError
+    │   ├── ChannelUnavailableError
+    │   └── DamagedFileError
     ├── AuditError
     ├── GovernedActError
     │   ├── ApprovalError
@@ -44,6 +47,7 @@
     ├── FagsystemUnavailableError
     ├── FagsystemFailureError
     └── ConfigurationError
+        └── TopicShorterError
 
 Rules:
 
@@ -347,6 +351,25 @@ class UniqueViolationError(StoreError):
     retriable = False
 
 
+class ChannelError(MeldingsformidlerError):
+    """A channel other than Kafka cannot take a message, and the same attempt never gets better."""
+
+    code = "kanal"
+
+
+class ChannelUnavailableError(ChannelError):
+    """A channel cannot take a message now: its folder cannot be written, or its service does not answer."""
+
+    code = "kanal.utilgjengelig"
+    retriable = True
+
+
+class DamagedFileError(ChannelError):
+    """A file of a søknad cannot be made into pages; it goes along as it is."""
+
+    code = "kanal.skadet-fil"
+
+
 class FagsystemUnavailableError(MeldingsformidlerError):
     """The fagsystem does not answer: nothing is wrong with the søknad, and no attempt is counted.
 
@@ -374,3 +397,18 @@ class ConfigurationError(MeldingsformidlerError):
     """A setting is missing or wrong; raised only before the first message."""
 
     code = "oppsett"
+
+
+class TopicShorterError(ConfigurationError):
+    """A topic ends before what was read of it: it was deleted and made again, or lost its end.
+
+    Args:
+        message: Which topics, and by how much.
+        topics: Their names.
+    """
+
+    code = "oppsett.emne-kortere"
+
+    def __init__(self, message: str, *, topics: frozenset[str]) -> None:
+        super().__init__(message)
+        self.topics = topics
