@@ -31,12 +31,16 @@ from broker.delivery_messages import (
     Retry,
     Revoked,
     Ticket,
+    Withdraw,
+    WithdrawalSeen,
 )
+from broker.delivery_state import MAX_GONE
 from broker.retry import TABLE
 from schemas.errors import (
     BehindDeadLetterError,
     BrokerUnavailableError,
     DecodeError,
+    ExpiredError,
     FagsystemFailureError,
     FagsystemUnavailableError,
     MeldingsformidlerError,
@@ -310,6 +314,175 @@ def test_records_of_a_partition_that_is_not_ours_and_records_read_twice_are_pass
     assert driver.receive(3) == []
 
 
+SOON = START + timedelta(minutes=1)
+
+
+def test_a_record_that_is_expired_when_it_is_read_is_not_handed_over() -> None:
+    driver = Driver()
+    (dead,) = driver.receive(0, expires=START)
+    assert isinstance(dead, DeadLetter)
+    assert isinstance(dead.error, ExpiredError)
+    assert dead.attempts == ()
+    driver.feed(DeadLettered(dead.ticket, answerable=True))
+    assert driver.feed(KvitteringPublished(dead.ticket)) == [Commit(0, 1)]
+
+
+def test_a_hand_over_that_began_in_time_may_end_after_it() -> None:
+    driver = Driver()
+    (deliver,) = driver.receive(0, expires=SOON)
+    driver.now = SOON + timedelta(minutes=1)
+    assert driver.feed(Due()) == []
+    assert driver.complete(deliver) == [Commit(0, 1)]
+
+
+def test_one_that_waits_to_be_tried_again_expires_with_its_attempts() -> None:
+    driver = Driver()
+    (deliver,) = driver.receive(0, expires=START + timedelta(seconds=0.5))
+    driver.feed(Failed(deliver.ticket, FagsystemFailureError("x")))
+    (dead,) = driver.wait()
+    assert isinstance(dead, DeadLetter)
+    assert isinstance(dead.error, ExpiredError)
+    assert [one.code for one in dead.attempts] == ["fagsystem.feil"]
+    driver.now += timedelta(hours=1)
+    assert driver.feed(Due()) == [], "it sleeps no more"
+
+
+def test_what_expires_while_the_fagsystem_is_down_asks_nobody_and_lets_others_be_read() -> None:
+    driver = Driver(limits=Limits(running=1))
+    (first,) = driver.receive(0, "a", expires=SOON)
+    driver.receive(1, "b", expires=SOON)
+    error = FagsystemUnavailableError("x", retry_after=timedelta(minutes=10))
+    driver.feed(Failed(first.ticket, error))
+    assert driver.delivery.next_due == SOON
+    commands = driver.wait()
+    assert tickets(commands, DeadLetter) == [0, 1]
+    assert tickets(commands, Deliver) == []
+    assert commands[-1] == Resume(frozenset({0, 1}))
+    assert driver.delivery.is_down
+
+
+def test_one_that_waits_for_its_key_expires_when_its_turn_comes() -> None:
+    driver = Driver()
+    (first,) = driver.receive(0)
+    driver.receive(1, expires=SOON)
+    driver.now = SOON
+    commands = driver.complete(first)
+    assert tickets(commands, DeadLetter) == [1]
+
+
+def test_what_is_redriven_too_late_expires_again() -> None:
+    driver = Driver(dead_keys=("a",))
+    (dead,) = driver.receive(0, redriven=True, expires=START)
+    assert isinstance(dead, DeadLetter)
+    assert isinstance(dead.error, ExpiredError)
+
+
+def test_a_deadline_of_tomorrow_holds_no_memory_today() -> None:
+    driver = Driver()
+    for offset in range(3 * MAX_GONE):
+        (deliver,) = driver.receive(offset, f"k{offset}", expires=START + timedelta(days=1))
+        driver.complete(deliver)
+    assert driver.delivery.open_records == 0
+    assert len(driver.delivery._waiting._expiring) <= MAX_GONE + 1
+
+
+def withdrawal(driver: Driver, offset: int, melding: str, key: str = "a") -> list[Command]:
+    return driver.receive(offset, key, melding=melding, withdraws=True)
+
+
+def settle(driver: Driver, command: Command, **what: bool) -> list[Command]:
+    assert isinstance(command, Withdraw)
+    (publish,) = [c for c in driver.feed(Handled(command.ticket, **what)) if isinstance(c, PublishKvittering)]
+    return driver.feed(KvitteringPublished(publish.ticket))
+
+
+def test_a_melding_that_waits_for_a_place_is_withdrawn_without_a_hand_over() -> None:
+    driver = Driver(limits=Limits(running=1))
+    (running,) = driver.receive(0, "b")
+    driver.receive(1, melding="m")
+    (withdraw,) = withdrawal(driver, 2, "m")
+    assert withdraw == Withdraw(Ticket(0, 1, withdraw.ticket.generation))
+    (itself,) = settle(driver, withdraw)
+    assert itself == Withdraw(Ticket(0, 2, withdraw.ticket.generation))
+    assert settle(driver, itself) == []
+    assert driver.complete(running) == [Commit(0, 3)]
+
+
+def test_a_melding_that_sleeps_or_waits_for_its_key_is_withdrawn_in_its_turn() -> None:
+    driver = Driver()
+    (first,) = driver.receive(0, melding="m")
+    driver.receive(1, melding="n")
+    driver.feed(Failed(first.ticket, FagsystemFailureError("x")))
+    assert withdrawal(driver, 2, "n") == []
+    assert tickets(withdrawal(driver, 3, "m"), Withdraw) == [0]
+    commands = settle(driver, Withdraw(first.ticket))
+    assert tickets(commands, Withdraw) == [1]
+    assert driver.delivery.next_due is None, "it sleeps no more"
+
+
+def test_what_is_at_the_fagsystem_is_answered_first_and_the_withdrawal_repeats_it() -> None:
+    driver = Driver()
+    (deliver,) = driver.receive(0, melding="m")
+    assert withdrawal(driver, 1, "m") == []
+    commit, withdraw = driver.complete(deliver)
+    assert commit == Commit(0, 1)
+    assert settle(driver, withdraw, repeated=True) == [Commit(0, 2)]
+
+
+def test_what_fails_at_the_fagsystem_meanwhile_is_not_tried_again() -> None:
+    driver = Driver()
+    (deliver,) = driver.receive(0, melding="m")
+    withdrawal(driver, 1, "m")
+    assert driver.feed(Failed(deliver.ticket, FagsystemFailureError("x"))) == [Withdraw(deliver.ticket)]
+
+
+def test_a_withdrawal_does_not_wait_for_a_fagsystem_that_is_down() -> None:
+    driver = Driver(limits=Limits(running=1))
+    (deliver,) = driver.receive(0, melding="m")
+    driver.receive(1, "b")
+    driver.feed(Failed(deliver.ticket, FagsystemUnavailableError("x")))
+    assert driver.feed(WithdrawalSeen(0, "a", "m")) == [Withdraw(deliver.ticket)]
+    assert settle(driver, Withdraw(deliver.ticket)) == [Commit(0, 1)]
+    assert driver.delivery.is_down, "nobody asked the fagsystem"
+
+
+def test_a_withdrawal_seen_before_its_melding_is_read_counts() -> None:
+    driver = Driver()
+    assert driver.feed(WithdrawalSeen(0, "a", "m")) == []
+    assert tickets(driver.receive(0, melding="m"), Withdraw) == [0]
+
+
+def test_a_withdrawal_reaches_a_melding_behind_a_dead_letter() -> None:
+    driver = Driver(dead_keys=("a",))
+    assert tickets(withdrawal(driver, 0, "m"), Withdraw) == [0]
+
+
+def test_a_key_lives_on_after_a_withdrawal_unless_it_was_the_soknad_itself() -> None:
+    driver = Driver()
+    (itself,) = withdrawal(driver, 0, "m")
+    settle(driver, itself)
+    assert tickets(driver.receive(1), Deliver) == [1]
+    (itself,) = withdrawal(driver, 2, "s", "b")
+    settle(driver, itself, blocks=True)
+    assert tickets(driver.receive(3, "b"), DeadLetter) == [3]
+
+
+def test_a_withdrawal_of_the_last_undelivered_one_revives_the_key() -> None:
+    driver = Driver(dead_keys=("a",))
+    (itself,) = withdrawal(driver, 0, "m")
+    settle(driver, itself, revives=True)
+    assert tickets(driver.receive(1), Deliver) == [1]
+
+
+def test_keys_that_died_or_came_alive_elsewhere_are_known_when_partitions_come() -> None:
+    driver = Driver(dead_keys=("a",))
+    driver.feed(Revoked(frozenset({0, 1})))
+    driver.feed(Assigned(frozenset({0, 1}), frozenset({"b"})))
+    assert tickets(driver.receive(0, "a"), Deliver) == [0]
+    assert tickets(driver.receive(1, "b"), DeadLetter) == [1]
+
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
 PARTITIONS = (0, 1)
 KEYS = ("a", "b", "c", "d")
 
@@ -329,6 +502,7 @@ class AnyDay(RuleBasedStateMachine):
         self.committed = dict.fromkeys(PARTITIONS, 0)
         self.done: dict[int, set[int]] = defaultdict(set)
         self.keys: dict[tuple[int, int], str] = {}
+        self.expires: dict[tuple[int, int], datetime] = {}
         self.delivering: dict[Ticket, str] = {}
         self.counted: dict[Ticket, int] = defaultdict(int)
         self.paused: set[int] = set()
@@ -339,11 +513,11 @@ class AnyDay(RuleBasedStateMachine):
         commands = self.delivery.handle(event, self.now)
         for command in commands:
             self.obey(command)
-        return [c for c in commands if isinstance(c, Deliver | DeadLetter | PublishKvittering)]
+        return [c for c in commands if isinstance(c, Deliver | Withdraw | DeadLetter | PublishKvittering)]
 
     def obey(self, command: Command) -> None:
         match command:
-            case Deliver(ticket) | DeadLetter(ticket) | PublishKvittering(ticket):
+            case Deliver(ticket) | Withdraw(ticket) | DeadLetter(ticket) | PublishKvittering(ticket):
                 key = self.keys[ticket.partition, ticket.offset]
                 assert ticket not in self.step
                 self.step[ticket] = type(command)
@@ -353,6 +527,7 @@ class AnyDay(RuleBasedStateMachine):
                     for o in earlier
                 ), "overtook its own key"
                 if isinstance(command, Deliver):
+                    assert self.expires.get((ticket.partition, ticket.offset), FOREVER) > self.now, "begun too late"
                     assert command.attempt == self.counted[ticket] + 1, "an outage was counted"
                     assert key not in self.delivering.values(), "two of one key"
                     self.delivering[ticket] = key
@@ -378,15 +553,41 @@ class AnyDay(RuleBasedStateMachine):
         key=st.sampled_from(KEYS),
         urgent=st.booleans(),
         bad=st.booleans(),
+        lives=st.sampled_from([None, None, 0, 90, 600]),
     )
-    def receive(self, partition: int, key: str, urgent: bool, bad: bool) -> object:  # noqa: FBT001 - hypothesis names them
+    def receive(self, partition: int, key: str, urgent: bool, bad: bool, lives: int | None) -> object:  # noqa: FBT001 - hypothesis names them
         if partition in self.paused:
             return multiple()
         offset = self.next[partition]
         self.next[partition] += 1
         self.keys[partition, offset] = f"{partition}{key}" if key != "d" else key
         error = DecodeError("x") if bad and urgent else None
-        return multiple(*self.feed(Received(partition, offset, self.keys[partition, offset], 1, urgent, error=error)))
+        expires = None if lives is None else self.now + timedelta(seconds=lives)
+        self.expires[partition, offset] = expires or FOREVER
+        received = Received(
+            partition,
+            offset,
+            self.keys[partition, offset],
+            1,
+            urgent,
+            error=error,
+            melding=f"m{offset}",
+            expires=expires,
+        )
+        return multiple(*self.feed(received))
+
+    @rule(target=out, partition=st.sampled_from(PARTITIONS), back=st.integers(1, 4), data=st.booleans())
+    def withdraw(self, partition: int, back: int, data: bool) -> object:  # noqa: FBT001 - hypothesis names them
+        offset = self.next[partition]
+        target = offset - back
+        if (partition, target) not in self.keys:
+            return multiple()
+        key, melding = self.keys[partition, target], f"m{target}"
+        if data or partition in self.paused:
+            return multiple(*self.feed(WithdrawalSeen(partition, key, melding)))
+        self.next[partition] += 1
+        self.keys[partition, offset] = key
+        return multiple(*self.feed(Received(partition, offset, key, 1, melding=melding, withdraws=True)))
 
     @rule(
         target=out,
@@ -406,7 +607,7 @@ class AnyDay(RuleBasedStateMachine):
         blocks=st.booleans(),
     )
     def answer(self, command: Command, error: MeldingsformidlerError | None, answerable: bool, blocks: bool) -> object:  # noqa: FBT001 - hypothesis names them
-        assert isinstance(command, Deliver | DeadLetter | PublishKvittering)
+        assert isinstance(command, Deliver | Withdraw | DeadLetter | PublishKvittering)
         ticket = command.ticket
         current = self.step.pop(ticket, None) is not None
         self.delivering.pop(ticket, None)
@@ -417,6 +618,8 @@ class AnyDay(RuleBasedStateMachine):
         match command:
             case Deliver():
                 return multiple(*self.feed(Handled(ticket)))
+            case Withdraw():
+                return multiple(*self.feed(Handled(ticket, repeated=True, revives=answerable, blocks=blocks)))
             case DeadLetter():
                 if current and not answerable:
                     self.done[ticket.partition].add(ticket.offset)
@@ -462,7 +665,7 @@ class AnyDay(RuleBasedStateMachine):
             for ticket, kind in waiting:
                 del self.step[ticket]
                 self.delivering.pop(ticket, None)
-                if kind is Deliver:
+                if kind in {Deliver, Withdraw}:
                     self.feed(Handled(ticket))
                 elif kind is DeadLetter:
                     self.feed(DeadLettered(ticket, answerable=True))
