@@ -232,7 +232,7 @@ _PER_KOMMUNE: Final[Mapping[Process, tuple[tuple[Kind, tuple[Operation, ...]], .
 )
 _CENTRALLY: Final[Mapping[Process, tuple[tuple[str, tuple[Operation, ...]], ...]]] = MappingProxyType(
     {
-        "producers": ((TRANSPORT, ("WRITE",)), (KATALOG, ("READ",)), (REVISJON, ("WRITE",))),
+        "producers": ((TRANSPORT, ("READ", "WRITE")), (KATALOG, ("READ",)), (REVISJON, ("WRITE",))),
         "kvittering": (
             (TRANSPORT, ("READ", "WRITE")),
             (KATALOG, ("READ",)),

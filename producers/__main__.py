@@ -32,13 +32,13 @@ from producers.app import create_app
 from producers.avsenderkopi import Avsenderkopier
 from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
+from producers.drift_routes import Drift, drift_router
 from producers.forsegling import Forsegler
+from producers.guards import Guards
 from producers.library import IntakeKeys, Producer
 from producers.oppbevaring import Kept, keep_retention
 from producers.outbox import Outbox
 from producers.places import Places
-from producers.relay import Relay
-from producers.relay_ports import Collaborators
 from producers.settings import ProducersSettings
 from schemas.errors import TransportError
 from schemas.names import MIN_EIER_KEY_BYTES
@@ -57,6 +57,7 @@ async def main(stop: asyncio.Event) -> None:
         outbox = Outbox(database)
         kopier = _kopier(settings, database, dokumentlager, outbox)
         check_time(await outbox.newest(), clock())
+        guards = Guards(settings.database, database, outbox, katalog, kafka)
         await _sweep(dokumentlager, outbox)
         crash_point("producers.start.swept")
         producer = Producer(
@@ -69,14 +70,15 @@ async def main(stop: asyncio.Event) -> None:
             limits=settings.limits(),
             clear_files=settings.allow_clear_files,
             clock=clock,
+            closed=guards.register.problem,
             places=Places(settings.max_concurrent, settings.max_per_person),
         )
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
         forsegler = Forsegler(katalog, kopier, clock)
-        relay = Relay(outbox, publisher, clock, collaborators=Collaborators(topics=forsegler, sealing=forsegler))
+        relay = guards.relay(outbox, publisher, clock, forsegler=forsegler, packages=producer.packages)
         health = Health()
         health.add_check("katalog", follower.problem)
-        health.add_check("kafka", relay.problem)
+        guards.add_checks(health, relay)
         health.add_notice("sertifikater", forsegler.problem)
         health.add_check("plasser", producer.places.problem)
         health.add_check("klokke", clock.problem)
@@ -87,11 +89,14 @@ async def main(stop: asyncio.Event) -> None:
             certificate=load_certificate(settings.mottak_certificate),
             health=health,
         )
+        drift = Drift(tokens, producer.avsender, outbox, producer.packages, guards, health)
+        app.include_router(drift_router(drift))
         # All that was imported lives as long as the process; looking through it for garbage stops the loop for 30 ms.
         gc.freeze()
         relay_stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(follower.run())
+            guards.start(tasks)
             warming = tasks.create_task(_warm(publisher, follower, katalog))
             relaying = tasks.create_task(relay.run(relay_stop))
             sealing = tasks.create_task(forsegler.watch(follower.changed))
@@ -101,6 +106,7 @@ async def main(stop: asyncio.Event) -> None:
             await serve(app, settings.host, settings.port, stop)
             relay_stop.set()
             await relaying
+            await guards.stop()
             following.cancel()
             warming.cancel()
             clearing.cancel()

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from producers import kopi_rows, leases, outbox
+from producers import gjenoppretting, kopi_rows, leases, outbox, topic_watch
 
-MIGRATIONS: Final = (*outbox.MIGRATIONS, leases.MIGRATION, outbox.BUCKETS_MIGRATION, kopi_rows.MIGRATION)
+MIGRATIONS: Final = (
+    *outbox.MIGRATIONS,
+    leases.MIGRATION,
+    outbox.BUCKETS_MIGRATION,
+    kopi_rows.MIGRATION,
+    topic_watch.MIGRATION,
+    gjenoppretting.MIGRATION,
+)
 """SQL scripts in order of arrival; only ever added to."""

@@ -112,6 +112,10 @@ class Dokumentlager(Protocol):
         """Remove a package; it may be gone already."""
         ...
 
+    def ids(self) -> frozenset[DokumentlagerId]:
+        """Return every committed package."""
+        ...
+
     def sweep(self, known: Collection[DokumentlagerId]) -> Swept:
         """Remove what is unfinished, and count what is unknown. Only while nothing is being written.
 
@@ -159,6 +163,11 @@ class DiskDokumentlager:
     def delete(self, dokumentlager_id: DokumentlagerId) -> None:
         """Remove a package; see ``Dokumentlager``."""
         self._path(dokumentlager_id).unlink(missing_ok=True)
+
+    def ids(self) -> frozenset[DokumentlagerId]:
+        """Return every committed package; see ``Dokumentlager``."""
+        found = (_id_of(path) for path in self._folder.glob(f"*{_SUFFIX}"))
+        return frozenset(dokumentlager_id for dokumentlager_id in found if dokumentlager_id is not None)
 
     def sweep(self, known: Collection[DokumentlagerId]) -> Swept:
         """Remove what is unfinished, and count what is unknown; see ``Dokumentlager``."""

@@ -133,7 +133,7 @@ class Producer:
         self.packages = Packages(dokumentlager)
         self.kopier = kopier
         self._keys = keys
-        self._avsender = organisasjonsnummer(keys.signer.certificate)
+        self.avsender = organisasjonsnummer(keys.signer.certificate)
         self.limits = limits
         self._clear_files = clear_files
         self._clock = clock
@@ -330,12 +330,10 @@ class Producer:
                 UNAVAILABLE, "kommunen har midlertidig stengt for mottak; prøv igjen senere", reason="kommune"
             )
         try:
-            recipient = recipient_or_own(
-                self._katalog, kommunenummer, self._keys.mottak.certificates, self._clock()
-            )
+            recipient = recipient_or_own(self._katalog, kommunenummer, self._keys.mottak.certificates, self._clock())
         except CertificateError as error:
             raise no_certificate(kommunenummer, error) from error
-        return Sealing(recipient, self._keys.signer, self._avsender, self._keys.mottak, clear, self.limits, self._seen)
+        return Sealing(recipient, self._keys.signer, self.avsender, self._keys.mottak, clear, self.limits, self._seen)
 
 
 def _events(pieces: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[Event]:

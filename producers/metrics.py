@@ -40,3 +40,6 @@ SOKNADER_HELD: Final = Gauge(
     "Søknader held in the outbox since nothing can be sealed for the kommune.",
     ["kommunenummer", "aarsak"],
 )
+KVITTERINGER_PASSED_OVER: Final = Counter(
+    "fiks_sender_kvitteringer_passed_over_total", "Kvitteringer MOTTATT that destroyed no copy, by why.", ["kode"]
+)

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.codec import decode
 from schemas.errors import ContractError, PackageDamagedError
+from schemas.names import Sha256
 from schemas.records import SOKNAD, SoknadRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from producers.dokumentlager import Dokumentlager
     from producers.outbox import Message
-    from schemas.names import DokumentlagerId, Sha256
+    from schemas.names import DokumentlagerId
 
 REMEMBERED: Final = 10_000
 """So many whole packages are remembered, with the state that their files had."""
@@ -73,7 +76,7 @@ class Packages:
             return
         if size is not None and self._dokumentlager.size(dokumentlager_id) != size:
             raise PackageDamagedError("pakken i dokumentlageret har en annen størrelse enn den som ble lagret")
-        if await asyncio.to_thread(self._digest, dokumentlager_id) != sha256:
+        if await asyncio.to_thread(self.digest, dokumentlager_id) != sha256:
             raise PackageDamagedError("pakken i dokumentlageret har et annet innhold enn det som ble lagret")
         self._whole[dokumentlager_id] = (state, sha256)
         if len(self._whole) > REMEMBERED:
@@ -86,8 +89,26 @@ class Packages:
         if len(package) != size or digest.hexdigest() != sha256:
             raise PackageDamagedError("pakken i utboksen har et annet innhold enn det som ble lagret")
 
-    def _digest(self, dokumentlager_id: DokumentlagerId) -> str:
+    async def unknown(self, known: Collection[DokumentlagerId]) -> dict[Sha256, DokumentlagerId]:
+        """Return, by digest, the packages that are there and not among ``known``.
+
+        Raises:
+            StoreError: One cannot be read.
+        """
+        found: dict[Sha256, DokumentlagerId] = {}
+        for dokumentlager_id in await asyncio.to_thread(self._dokumentlager.ids):
+            if dokumentlager_id not in known:
+                found[await asyncio.to_thread(self.digest, dokumentlager_id)] = dokumentlager_id
+        return found
+
+    def digest(self, dokumentlager_id: DokumentlagerId) -> Sha256:
+        """Return a package's digest; blocks while it is read.
+
+        Raises:
+            PackageMissingError: There is no such package.
+            StoreError: It cannot be read.
+        """
         digest = hashlib.sha256()
         for piece in self._dokumentlager.read(dokumentlager_id):
             digest.update(piece)
-        return digest.hexdigest()
+        return Sha256(digest.hexdigest())

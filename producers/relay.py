@@ -112,6 +112,10 @@ class Relay:
         if (hold := self._topics.get(TRANSPORT)) is not None:
             age = round(asyncio.get_running_loop().time() - hold.since)
             return f"Kafka tar ikke imot ({hold.code}), nå i {age} s; søknader tas imot, {self._waiting()}"
+        return None
+
+    def notice(self) -> str | None:
+        """Return what does not leave while everything else does, for ``/isready``."""
         if len(self._topics):
             return f"{len(self._topics)} emner tar ikke imot; {self._waiting()}"
         if len(self._packages):

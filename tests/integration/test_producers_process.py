@@ -28,6 +28,7 @@ from broker.issuer import LocalIssuer, issuer_router
 from broker.katalog import Katalog
 from broker.record import Incoming, Outgoing, header
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
+from broker.sql import open_database
 from broker.supervisor.layout import free_ports
 from broker.tokens import ClientTokens
 from broker.web import install_fiks_errors, serve
@@ -37,6 +38,8 @@ from crypto.envelope import check_forsendelse, open_package
 from crypto.keys import KeyRing, write_private_key
 from crypto.spool import Spool
 from crypto.trust import Trust
+from producers import gjenoppretting
+from producers.database import MIGRATIONS
 from producers.dokument import Dokument
 from producers.http_client import SoknadClient
 from schemas.codec import decode, encode
@@ -246,6 +249,7 @@ async def world(kafka: Any, tmp_path: Path, authority: Authority, issuer: tuple[
         "ISSUER": local.issuer,
         "JWKS_URL": f"{local.issuer}/jwks",
     }
+    await know_the_topic(kafka, tmp_path / "data" / "producers.sqlite")
     return World(
         kafka=kafka,
         folder=tmp_path,
@@ -260,6 +264,14 @@ async def world(kafka: Any, tmp_path: Path, authority: Authority, issuer: tuple[
         settings=settings,
         environment={f"FORMIDLER_PRODUCERS_{name}": value for name, value in environment.items()},
     )
+
+
+async def know_the_topic(kafka: Any, place: Path | str) -> None:
+    """Make a database that knows what other tests have left on the transport topic: it would take them for its own."""
+    ends = await kafka.admin.end_offsets([TRANSPORT])
+    async with open_database(place, MIGRATIONS) as database:
+        offsets = {one.partition: offset for one, offset in ends.items()}
+        await database.write(lambda connection: gjenoppretting._keep(connection, offsets))
 
 
 class Process:

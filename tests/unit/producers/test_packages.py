@@ -31,14 +31,14 @@ async def test_a_whole_package_is_read_once_for_each_state_of_its_file(
     package, sha256, path = await large(world, make_sending)
     packages = Packages(world.dokumentlager)
     reads = 0
-    real = packages._digest
+    real = packages.digest
 
-    def counted(dokumentlager_id: DokumentlagerId) -> str:
+    def counted(dokumentlager_id: DokumentlagerId) -> Sha256:
         nonlocal reads
         reads += 1
         return real(dokumentlager_id)
 
-    monkeypatch.setattr(packages, "_digest", counted)
+    monkeypatch.setattr(packages, "digest", counted)
     for _ in range(3):
         await packages.check_stored(package, sha256)
     assert reads == 1
