@@ -7,7 +7,8 @@ works on from its last copy when the rest is down.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import yaml
 from cryptography import x509
@@ -15,6 +16,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from broker.clock import to_milliseconds
+from broker.durations import Duration
 from broker.log import get_logger
 from crypto.certificates import nokkel_id
 from schemas.codec import decode
@@ -161,10 +163,17 @@ class KatalogFollower:
         self._open_topic = open_topic
         self.caught_up = asyncio.Event()
         self.changed = asyncio.Event()
+        self._listeners: list[asyncio.Event] = []
 
     def problem(self) -> str | None:
         """Return why the katalog is not there yet, for ``/isready``."""
         return None if self.caught_up.is_set() else "katalogen er ikke lest ferdig"
+
+    def listen(self) -> asyncio.Event:
+        """Return an event like ``changed`` for one more who clears it."""
+        event = asyncio.Event()
+        self._listeners.append(event)
+        return event
 
     async def run(self) -> None:
         """Follow the topic until cancelled; when Kafka is away, try again and work on from the last copy."""
@@ -183,7 +192,8 @@ class KatalogFollower:
                 async for batch in tail:
                     for record in batch:
                         apply_record(self._katalog, record)
-                    self.changed.set()
+                    for event in (self.changed, *self._listeners):
+                        event.set()
             finally:
                 waiting.cancel()
         raise BrokerUnavailableError("leseren av katalogen sluttet; den begynner på nytt")
@@ -223,6 +233,10 @@ class CertificateFile(WireModel):
     tilbakekalt: AwareDatetime | None = None
 
 
+Frist = Annotated[Duration, Field(ge=timedelta(seconds=1))]
+"""A deadline as people write it: ``24h``, ``P2D``."""
+
+
 class KommuneEntry(WireModel):
     """One kommune in the katalog file; certificate paths are relative to the file."""
 
@@ -239,8 +253,8 @@ class KommuneEntry(WireModel):
     krypteringssertifikater: tuple[str | CertificateFile, ...] = Field(min_length=1)
     kvitteringssertifikater: tuple[str | CertificateFile, ...] = Field(min_length=1)
     kanaler: tuple[str, ...] = ()
-    frist_bekreftet_s: int | None = Field(default=None, gt=0)
-    frist_mottatt_s: int | None = Field(default=None, gt=0)
+    frist_bekreftet: Frist | None = None
+    frist_mottatt: Frist | None = None
     postadresse: tuple[str, ...] = ()
     enheter: dict[Enhetsnummer, str] = Field(default_factory=dict[Enhetsnummer, str])
     endret: AwareDatetime
@@ -287,11 +301,20 @@ def _parse_yaml(path: Path) -> Any:
 def _to_record(entry: KommuneEntry, folder: Path) -> KatalogRecord:
     certificates = [_load_certificate(folder, each, BRUK_KRYPTERING) for each in entry.krypteringssertifikater]
     certificates += [_load_certificate(folder, each, BRUK_KVITTERING) for each in entry.kvitteringssertifikater]
-    common = entry.model_dump(exclude={"krypteringssertifikater", "kvitteringssertifikater", "enheter"})
+    other_here = {"krypteringssertifikater", "kvitteringssertifikater", "enheter", "frist_bekreftet", "frist_mottatt"}
+    common = entry.model_dump(exclude=other_here)
+    common["frist_bekreftet_s"], common["frist_mottatt_s"] = (
+        _seconds(entry.frist_bekreftet),
+        _seconds(entry.frist_mottatt),
+    )
     # Avro keeps milliseconds: with more, an entry would differ from itself as it comes back from the topic.
     common["endret"] = to_milliseconds(entry.endret)
     offices = tuple(Enhet(enhetsnummer=number, navn=name) for number, name in sorted(entry.enheter.items()))
     return KatalogRecord(**common, sertifikater=tuple(certificates), enheter=offices)
+
+
+def _seconds(frist: timedelta | None) -> int | None:
+    return None if frist is None else round(frist.total_seconds())
 
 
 def _load_certificate(folder: Path, named: str | CertificateFile, use: str) -> Sertifikat:

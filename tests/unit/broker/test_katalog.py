@@ -283,7 +283,7 @@ def test_a_file_can_say_that_a_certificate_is_revoked_and_what_the_channels_are(
         {
             "krypteringssertifikater": [revoked, "k.pem"],
             "kanaler": ["KAFKA", "PRINT"],
-            "fristBekreftetS": 3600,
+            "fristBekreftet": "1h",
             "postadresse": ["Rådhuset", "0037 Oslo"],
         }
     )
