@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from broker.delivery_messages import DeadLetter, DeadLettered, Deliver, Handled, PublishKvittering, Ticket
+from broker.delivery_messages import DeadLetter, DeadLettered, Deliver, Handled, PublishKvittering, Ticket, Withdraw
 from broker.record import FORBI_HEADER, GJENKJORINGER_HEADER, Attempt, header
 from broker.routing import dead_letter_topic, kvittering_topic
 from consumers.connectors.memory import MemoryConnector
@@ -22,8 +23,10 @@ from schemas.codec import decode
 from schemas.errors import (
     BehindDeadLetterError,
     BrokerUnavailableError,
+    ExpiredError,
     FagsystemUnavailableError,
     MismatchError,
+    PartitionLostError,
     RecordTooLargeError,
     UnexpectedRecordError,
     UnsealError,
@@ -353,6 +356,178 @@ async def test_what_a_setting_let_through_is_logged_and_counted(
     (line,) = [each for each in lines if each["event"] == "package_let_through"]
     assert (line["avvik"], line["avsender"], line["melding_id"]) == ("sha1-signatur", ORGNR, one.melding_id)
     assert warned("sha1-signatur") == before + 1
+
+
+def expired_command() -> DeadLetter:
+    return dead(ExpiredError())
+
+
+async def test_a_hand_over_does_not_begin_when_its_time_is_out_once_the_package_is_open(
+    *, deliverer: Deliverer, job: Any, make_record: Any, clock: Any, fagsystem: MemoryConnector
+) -> None:
+    record = make_record(gyldig_til=clock.now + timedelta(hours=1))
+    clock.now += timedelta(hours=1)
+    with pytest.raises(ExpiredError):
+        await deliverer.deliver(job(record), Deliver(TICKET))
+    assert fagsystem.deliveries == 0
+
+
+async def test_one_that_was_handed_over_in_time_is_answered_as_it_was_however_late_it_comes_again(
+    *, deliverer: Deliverer, job: Any, make_record: Any, clock: Any, publisher: Any
+) -> None:
+    record = make_record(gyldig_til=clock.now + timedelta(hours=1))
+    first = job(record)
+    await deliverer.deliver(first, Deliver(TICKET))
+    await published(deliverer, first, publisher)
+    clock.now += timedelta(days=2)
+    again, sealed_again = job(record), job(record.model_copy(update={"sha256": Sha256.of(b"another sealing")}))
+    assert await deliverer.dead_letter(again, expired_command()) == Handled(TICKET, repeated=True)
+    assert await deliverer.dead_letter(sealed_again, expired_command()) == Handled(TICKET, repeated=True)
+    await published(deliverer, again, publisher)
+    original, repeat = publisher.on(kvittering_topic(NUMBER))
+    assert original.value == repeat.value
+    assert publisher.on(dead_letter_topic(NUMBER)) == []
+
+
+async def test_an_expired_soknad_becomes_a_dead_letter_with_a_negative_kvittering(
+    deliverer: Deliverer, job: Any, publisher: Any
+) -> None:
+    one = job()
+    assert await deliverer.dead_letter(one, expired_command()) == DeadLettered(TICKET, answerable=True)
+    (letter,) = publisher.on(dead_letter_topic(NUMBER))
+    assert decode(DeadLetterRecord, letter.value).kode == "levering.utlopt"
+    (claims,) = await published(deliverer, one, publisher)
+    assert (claims.status, claims.grad, claims.kode) == ("AVVIST", "INGEN", "levering.utlopt")
+
+
+def withdrawal_of(record: Any) -> Any:
+    return record.model_copy(update={"type": "TILBAKEKALL", "pakke": None, "dokumentlager_id": None, "storrelse": 0})
+
+
+async def test_a_withdrawn_melding_gets_a_negative_kvittering_and_no_dead_letter(
+    *, deliverer: Deliverer, job: Any, make_record: Any, publisher: Any, fagsystem: MemoryConnector
+) -> None:
+    record = make_record()
+    itself = job(withdrawal_of(record))
+    assert itself.error is None
+    assert itself.withdraws
+    handled = await deliverer.withdraw(itself, Withdraw(TICKET))
+    assert handled == Handled(TICKET, repeated=True, blocks=True)
+    (claims,) = await published(deliverer, itself, publisher)
+    assert (claims.status, claims.grad, claims.kode) == ("AVVIST", "INGEN", "levering.tilbakekalt")
+    assert (claims.melding_id, claims.sha256) == (record.melding_id, record.sha256)
+    assert publisher.on(dead_letter_topic(NUMBER)) == []
+    late = job(record, redrives=1)
+    assert await deliverer.deliver(late, Deliver(TICKET)) == Handled(TICKET, repeated=True)
+    assert fagsystem.deliveries == 0
+
+
+async def test_the_record_and_its_withdrawal_are_answered_with_one_kvittering(
+    deliverer: Deliverer, job: Any, make_record: Any, publisher: Any
+) -> None:
+    record = make_record()
+    for one in (job(record), job(withdrawal_of(record))):
+        await deliverer.withdraw(one, Withdraw(TICKET))
+        await published(deliverer, one, publisher)
+    first, second = publisher.on(kvittering_topic(NUMBER))
+    assert first.value == second.value
+
+
+async def test_a_withdrawal_of_something_handed_over_repeats_its_kvittering(
+    deliverer: Deliverer, job: Any, make_record: Any, publisher: Any
+) -> None:
+    record = make_record()
+    first = job(record)
+    await deliverer.deliver(first, Deliver(TICKET))
+    await published(deliverer, first, publisher)
+    itself = job(withdrawal_of(record))
+    assert await deliverer.withdraw(itself, Withdraw(TICKET)) == Handled(TICKET, repeated=True, revives=True)
+    await published(deliverer, itself, publisher)
+    original, repeat = publisher.on(kvittering_topic(NUMBER))
+    assert original.value == repeat.value
+
+
+async def test_a_withdrawal_closes_a_dead_letter_and_lets_what_is_behind_it_be_redriven(
+    *, deliverer: Deliverer, job: Any, make_record: Any, store: DedupStore
+) -> None:
+    soknad = make_record()
+    await deliverer.deliver(job(soknad), Deliver(TICKET))
+    broken, behind = [make_record(digisos_id=soknad.digisos_id, type="ETTERSENDELSE") for _ in range(2)]
+    await deliverer.dead_letter(job(broken), dead())
+    await deliverer.dead_letter(job(behind), dead(BehindDeadLetterError()))
+    handled = await deliverer.withdraw(job(withdrawal_of(broken)), Withdraw(TICKET))
+    assert handled.blocks, "the one behind it is still undelivered"
+    redriven = await deliverer.deliver(job(behind, redrives=1), Deliver(TICKET))
+    assert redriven == Handled(TICKET, revives=True)
+    assert await store.dead_keys(NUMBER) == frozenset()
+
+
+async def test_what_is_redriven_waits_once_more_behind_one_that_died_again(
+    *, deliverer: Deliverer, job: Any, make_record: Any, store: DedupStore, publisher: Any, fagsystem: MemoryConnector
+) -> None:
+    first = make_record()
+    second = make_record(digisos_id=first.digisos_id, type="ETTERSENDELSE")
+    await deliverer.dead_letter(job(first), dead())
+    await deliverer.dead_letter(job(second), dead(BehindDeadLetterError()))
+    await deliverer.dead_letter(job(first, redrives=1), dead())
+    with pytest.raises(BehindDeadLetterError):
+        await deliverer.deliver(job(second, redrives=1), Deliver(TICKET))
+    await deliverer.dead_letter(job(second, redrives=1), dead(BehindDeadLetterError()))
+    letters = [decode(DeadLetterRecord, one.value) for one in publisher.on(dead_letter_topic(NUMBER))]
+    assert [(one.melding_id, one.gjenkjoringer) for one in letters] == [
+        (first.melding_id, 0),
+        (second.melding_id, 0),
+        (first.melding_id, 1),
+        (second.melding_id, 1),
+    ]
+    for record, revives in ((first, False), (second, True)):
+        handled = await deliverer.deliver(job(record, redrives=2), Deliver(TICKET))
+        assert handled == Handled(TICKET, revives=revives)
+    assert fagsystem.order == [first.melding_id, second.melding_id]
+    assert await store.dead_keys(NUMBER) == frozenset()
+
+
+async def test_a_revival_that_a_crash_cut_off_is_made_good_by_the_repeat(
+    deliverer: Deliverer, job: Any, make_record: Any, store: DedupStore
+) -> None:
+    record = make_record()
+    await deliverer.dead_letter(job(record), dead())
+    await deliverer.deliver(job(record, redrives=1), Deliver(TICKET))
+    await store.add_dead_key(NUMBER, record.digisos_id)  # as if the crash came before it was taken away
+    again = job(record, redrives=1)
+    assert await deliverer.deliver(again, Deliver(TICKET)) == Handled(TICKET, repeated=True, revives=True)
+
+
+@pytest.mark.parametrize("lost", ["before", "during"])
+async def test_a_delivery_that_outlives_its_assignment_leaves_nothing_behind(
+    *,
+    deliverer: Deliverer,
+    job: Any,
+    publisher: Any,
+    store: DedupStore,
+    fagsystem: MemoryConnector,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+) -> None:
+    one = job()
+    ours = [lost != "before"]
+    one.is_ours = lambda: ours[0]
+    deliver = fagsystem.deliver
+
+    async def slow(leveranse: Any) -> Any:
+        ours[0] = False
+        return await deliver(leveranse)
+
+    monkeypatch.setattr(fagsystem, "deliver", slow)
+    with pytest.raises(PartitionLostError):
+        await deliverer.deliver(one, Deliver(TICKET))
+    with pytest.raises(PartitionLostError):
+        await deliverer.dead_letter(one, dead())
+    with pytest.raises(PartitionLostError):
+        await deliverer.withdraw(one, Withdraw(TICKET))
+    assert fagsystem.deliveries == (0 if lost == "before" else 1)
+    assert await store.of_melding(one.melding_id) == ()
+    assert publisher.published == []
 
 
 def warned(what: str) -> float:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from broker.delivery_messages import Limits
@@ -15,16 +16,18 @@ from consumers.connectors.memory import MemoryConnector
 from consumers.dedup import DedupStore
 from consumers.delivering import Deliverer
 from consumers.kvitteringer import Kvitteringer
+from consumers.lookahead import Lookahead
 from consumers.opening import Opener
 from consumers.session import DeliverySession
 from schemas.errors import (
     BrokerUnavailableError,
+    ConfigurationError,
     FagsystemFailureError,
     FagsystemUnavailableError,
     PartitionLostError,
     TransportError,
 )
-from schemas.names import Kommunenummer
+from schemas.names import DigisosId, Kommunenummer
 
 NUMBER = Kommunenummer("4601")
 TOPIC = soknad_topic(NUMBER)
@@ -369,3 +372,183 @@ async def test_what_ends_after_its_partition_went_does_not_disturb_the_same_reco
     await until(lambda: bool(publisher.published))
     gates["deliver"].set()
     await until(lambda: world.subscriber.committed == {ZERO: 1})
+
+
+async def test_what_waits_for_time_notices_a_leap_of_the_clock(
+    *, world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, clock: Any
+) -> None:
+    fagsystem.down = FagsystemUnavailableError("nede", retry_after=timedelta(minutes=10))
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(make_record())])
+    await until(lambda: world.subscriber.paused == {ZERO} and fagsystem.deliveries == 1)
+    fagsystem.down = None
+    clock.now += timedelta(days=1)
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+
+
+async def test_what_expires_while_the_fagsystem_is_down_is_answered_without_it(
+    *, world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, clock: Any, publisher: Any
+) -> None:
+    fagsystem.down = FagsystemUnavailableError("nede", retry_after=timedelta(minutes=10))
+    world.start()
+    record = make_record(gyldig_til=clock.now + timedelta(minutes=5))
+    world.subscriber.batches.put_nowait([incoming(record)])
+    await until(lambda: fagsystem.deliveries == 1)
+    clock.now += timedelta(minutes=5)
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+    (claims,) = publisher.claims(kvittering_topic(NUMBER))
+    assert (claims.status, claims.kode) == ("AVVIST", "levering.utlopt")
+    assert fagsystem.deliveries == 1
+
+
+class FakeTail:
+    def __init__(self, *batches: list[Incoming]) -> None:
+        self.batches = batches
+        self.opened: list[Mapping[TopicPartition, int]] = []
+        self.caught_up = asyncio.Event()
+        self.first: Mapping[TopicPartition, int] = {}
+        self.total = 0
+
+    def __call__(self, topics: Any, positions: Mapping[TopicPartition, int]) -> FakeTail:
+        assert list(topics) == [TOPIC]
+        self.opened.append(positions)
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Incoming]]:
+        for batch in self.batches:
+            yield batch
+        await asyncio.Event().wait()
+
+
+def withdrawal_of(record: Any) -> Any:
+    return record.model_copy(update={"type": "TILBAKEKALL", "pakke": None, "storrelse": 0})
+
+
+async def test_while_the_fagsystem_is_down_a_withdrawal_further_on_is_found_and_heeded(
+    *, world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, publisher: Any, clock: Any
+) -> None:
+    fagsystem.down = FagsystemUnavailableError("nede", retry_after=timedelta(minutes=10))
+    record, others = make_record(), [incoming(make_record(), offset=n) for n in range(1, 4)]
+    itself = incoming(withdrawal_of(record), offset=4)
+    tail = FakeTail(others, [incoming(b"junk", offset=9), itself])
+    world.session._lookahead = Lookahead(NUMBER, topic=TOPIC, open_tail=tail)
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(record)])
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+    assert tail.opened == [{ZERO: 0}]
+    (claims,) = publisher.claims(kvittering_topic(NUMBER))
+    assert (claims.melding_id, claims.kode) == (record.melding_id, "levering.tilbakekalt")
+    fagsystem.down = None
+    clock.now += timedelta(hours=1)
+    world.subscriber.batches.put_nowait([*others, itself])
+    await until(lambda: world.subscriber.committed == {ZERO: 5})
+    assert record.melding_id not in fagsystem.soknader
+    assert len(fagsystem.soknader) == 3
+
+
+async def test_keys_that_died_elsewhere_are_known_before_anything_is_delivered(
+    world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector
+) -> None:
+    first, second = make_record(), make_record()
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(first)])
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+    await world.subscriber.revoke()
+    world.rebuilder.dead = frozenset({second.digisos_id})
+    await world.subscriber.assign(ZERO)
+    world.subscriber.batches.put_nowait([incoming(second, offset=1)])
+    await until(lambda: world.subscriber.committed == {ZERO: 2})
+    assert fagsystem.order == [first.melding_id]
+
+
+async def test_a_delivery_that_outlives_its_partition_issues_nothing_and_is_asked_for_again(
+    *, world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, monkeypatch: Any, publisher: Any
+) -> None:
+    monkeypatch.setattr("consumers.session.DRAIN_S", 0.01)
+    entered, leave, deliver = asyncio.Event(), asyncio.Event(), fagsystem.deliver
+
+    async def slow(leveranse: Any) -> Any:
+        svar = await deliver(leveranse)
+        entered.set()
+        await leave.wait()
+        return svar
+
+    monkeypatch.setattr(fagsystem, "deliver", slow)
+    record = make_record()
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(record)])
+    await entered.wait()
+    with capture_logs() as lines:
+        await world.subscriber.revoke()
+        leave.set()
+        await until(lambda: any(line.get("kode") == "transport.partisjon-mistet" for line in lines))
+    assert publisher.published == []
+    await world.subscriber.assign(ZERO)
+    world.subscriber.batches.put_nowait([incoming(record)])
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+    assert (fagsystem.deliveries, fagsystem.order) == (2, [record.melding_id])
+    assert len(publisher.claims(kvittering_topic(NUMBER))) == 1
+
+
+async def test_an_answer_that_cannot_be_published_is_repeated_and_seen(
+    *, world: World, make_record: Any, incoming: Any, publisher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.delivery.delay", lambda *_: timedelta())
+    stuck, gate = asyncio.Event(), asyncio.Event()
+    publish = publisher.publish
+
+    async def mistaken(outgoing: Any) -> Any:
+        if gate.is_set():
+            return await publish(outgoing)
+        stuck.set()
+        await asyncio.sleep(0.001)
+        raise RecursionError("12345678901")
+
+    monkeypatch.setattr(publisher, "publish", mistaken)
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(make_record())])
+    await until(lambda: "1 svar" in (world.session.problem() or ""))
+    assert REGISTRY.get_sample_value("fiks_answers_stuck", {"kommunenummer": NUMBER}) == 1
+    gate.set()
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+    assert world.session.problem() is None
+    assert REGISTRY.get_sample_value("fiks_answers_stuck", {"kommunenummer": NUMBER}) == 0
+
+
+async def test_a_kommune_whose_store_cannot_catch_up_is_not_ready_and_says_why(world: World) -> None:
+    world.rebuilder.errors = [ConfigurationError("emnet er laget på nytt")]
+    world.rebuilder.gate.clear()
+    assert world.session.problem() == "leser ikke fra Kafka"
+    world.start()
+    await until(lambda: world.rebuilder.calls == 1)
+    assert world.session.problem() == "leser inn kvitteringsemnet"
+    world.rebuilder.gate.set()
+    await until(lambda: "laget på nytt" in (world.session.problem() or ""))
+    await until(lambda: world.session.problem() is None)
+
+
+async def test_the_topic_is_read_once_more_when_nothing_of_a_former_owner_can_come_any_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.session.SECOND_LOOK_S", 0.01)
+    world.start()
+    await until(lambda: world.rebuilder.calls == 2)
+
+
+async def test_a_session_owns_the_soknader_of_its_partitions_once_it_has_read_the_topic(world: World) -> None:
+    case = DigisosId.new()
+    world.rebuilder.gate.clear()
+    assert not world.session.owns(case)
+    world.start()
+    await until(lambda: world.rebuilder.calls == 1)
+    assert not world.session.owns(case)
+    world.rebuilder.gate.set()
+    await until(lambda: world.session.owns(case))
+    await world.subscriber.revoke()
+    assert not world.session.owns(case)
