@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from broker.revisjon import OPERATOR_PREFIX, SIGNATURE_TYPE, canonical
+from broker.revisjon_records import OPERATOR_PREFIX, SIGNATURE_TYPE, canonical
 from crypto.jws import verify_jws
 from schemas.codec import decode
 from schemas.errors import ContractError, SignatureError
@@ -21,7 +21,7 @@ from schemas.records import RevisjonRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from broker.operatorer import Register
+    from broker.operator_register import Register
     from broker.record import Incoming
 
 ULESELIG: Final = "uleselig"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from broker.operatorer import Register
+    from broker.operator_register import Register
 
 FORESLATT: Final = "forslag.foreslatt"
 GODKJENT: Final = "forslag.godkjent"

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from broker.dlq.reading import Lest
     from broker.kafka.settings import KafkaSettings
     from broker.katalog import Katalog
-    from broker.operatorer import Operator, Operatorer, Register
+    from broker.operator_register import Register
+    from broker.operatorer import Operator, Operatorer
     from broker.revisjonskontroll import Act
     from schemas.names import Kommunenummer
 
@@ -83,13 +84,15 @@ class Resultat:
         plan: What was to be sent, for a redrive.
         utfall: What came of it; None when it was proposed, or nothing was to be done.
         forslag: The proposal that it became, or that was carried out.
-        merket: Letters that an act was written on.
+        merket: Letters that an act was written on, or would be.
+        utfort: Something was done, and not only proposed.
     """
 
     plan: Plan | None = None
     utfall: Utfall | None = None
     forslag: Uuid | None = None
     merket: tuple[Uuid, ...] = ()
+    utfort: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Desk:
                 digest = plan_redrive(lest.brev, frozen).digest()
                 details = proposal_details(planning.HANDLING, frozen.to_json(), digest, len(plan.steg))
                 return Resultat(plan, forslag=await hand.propose(begrunnelse, details))
-            return Resultat(plan, await hand.run(plan, Oppdrag(begrunnelse, utvalg.to_json()), gang))
+            return Resultat(plan, await hand.run(plan, Oppdrag(begrunnelse, utvalg.to_json()), gang), utfort=True)
 
     async def mark(self, handling: str, utvalg: Utvalg, operator: Operator, begrunnelse: str) -> Resultat:
         """Park, close or open letters, or propose it.
@@ -174,7 +177,7 @@ class Desk:
                 details = proposal_details(handling, frozen.to_json(), digest, len(ids))
                 return Resultat(forslag=await hand.propose(begrunnelse, details), merket=ids)
             await hand.mark(handling, ids, begrunnelse)
-            return Resultat(merket=ids)
+            return Resultat(merket=ids, utfort=True)
 
     async def proposals(self) -> dict[Uuid, Forslag]:
         """Return every proposal in the revisjon.
@@ -210,14 +213,14 @@ class Desk:
                 await hand.approve(forslag, GODKJENT)
                 await hand.mark(forslag.handling, ids, _why(forslag), forslag.id)
                 await hand.approve(forslag, UTFORT)
-                return Resultat(forslag=forslag.id, merket=ids)
+                return Resultat(forslag=forslag.id, merket=ids, utfort=True)
             plan = plan_redrive(lest.brev, utvalg)
             check_selection(forslag, [*(step.letter.id for step in plan.steg), *done])
             await hand.approve(forslag, GODKJENT)
             utfall = await hand.run(plan, Oppdrag(_why(forslag), forslag.utvalg, forslag.id), gang)
             if not utfall.igjen and not utfall.feilet:
                 await hand.approve(forslag, UTFORT)
-            return Resultat(plan, utfall, forslag.id)
+            return Resultat(plan, utfall, forslag.id, utfort=True)
 
     async def withdraw(self, forslag_id: Uuid, operator: Operator, begrunnelse: str) -> None:
         """Withdraw a proposal, so that it is never carried out.

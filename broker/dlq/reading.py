@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from broker.kafka.settings import KafkaSettings
     from broker.katalog import Katalog
-    from broker.operatorer import Register
+    from broker.operator_register import Register
     from broker.record import Incoming, TopicPartition
     from broker.revisjonskontroll import Act
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.operatorer import Operatorer, Register, operator_name
+from broker.operator_register import Register
+from broker.operatorer import Operatorer, operator_name
 from broker.revisjon import SIGNATURE_TYPE
 from crypto.jws import verify_jws
 from schemas.errors import ConfigurationError, GovernedActError, KeyFileError

@@ -7,13 +7,13 @@ import pytest
 
 from broker.record import RecordPosition, header
 from broker.revisjon import (
-    MAX_TEXT_CHARS,
     RevisjonWriter,
     canonical,
     digest_of,
     new_record,
     revisjon_outgoing,
 )
+from broker.revisjon_records import MAX_TEXT_CHARS
 from broker.routing import REVISJON
 from schemas.codec import decode
 from schemas.errors import AuditError, BrokerUnavailableError, TransportError
