@@ -103,7 +103,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self.story = read_journal(path) if path.exists() else Story()
 
     def sends(self, entry: Entry) -> None:
@@ -128,7 +128,7 @@ class Journal:
         self._write({"hva": "gift", **vars(poison)})
 
     def _write(self, line: dict[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.story.tell(line)
 

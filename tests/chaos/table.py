@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _COUNTED = (("tapt",), ("doblet",), ("rekkefolge",), ("usann",), ("kjede", "fremmed", "uforklart"))
-_HEADINGS = ("Scenario", "Kjørt", "Drept", "Meldinger", "Ødelagte", "Tapt", "Doblet", "Feil orden", "Usann", "Annet", "s")
+_HEADINGS = (
+    "Scenario",
+    "Kjørt",
+    "Drept",
+    "Meldinger",
+    "Ødelagte",
+    "Tapt",
+    "Doblet",
+    "Feil orden",
+    "Usann",
+    "Annet",
+    "s",
+)
 
 
 def print_table(console: Console, results: Sequence[Result], seed: int) -> None:
