@@ -1,11 +1,12 @@
 # Plain verbs. Each one sets up what it needs first; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check bench up lock clean
+.PHONY: help setup demo test test-unit check bench chaos up lock clean
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.python-ready
 KAFKA_READY := .venv/.kafka-ready
 ARGS ?=
+ALL ?=
 
 help:  ## Show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +39,9 @@ check: $(PYTHON_READY)  ## Style, types, layers, packaging
 
 bench: setup  ## One table: what each step costs, against its floor and its goal
 	@$(BIN)/python tests/benchmarks $(ARGS)
+
+chaos: setup  ## Break everything, minutes; ALL=1 takes a night; ARGS="--seed 7 --punkt producers.outbox.after-commit"
+	@$(BIN)/python tests/chaos $(if $(ALL),--alle) $(ARGS)
 
 up: setup  ## Keep everything running until Ctrl-C; ARGS="--kommuner 0301,4601"
 	@$(BIN)/formidler up $(ARGS)
