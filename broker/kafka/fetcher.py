@@ -10,7 +10,7 @@ from aiokafka import TopicPartition as AioPartition
 
 from broker.kafka import lenient
 from broker.kafka.errors import mapped
-from broker.kafka.subscriber import incoming_of
+from broker.kafka.subscriber import incoming
 from broker.routing import MAX_DEAD_LETTER_BYTES
 from schemas.errors import TransportError
 
@@ -76,4 +76,4 @@ class KafkaFetcher:
                 found = await self._consumer.getone(place)
         if found.offset != offset:
             raise TransportError(f"meldingen på {topic}/{partition}/{offset} er der ikke lenger")
-        return incoming_of(found)
+        return incoming(found)
