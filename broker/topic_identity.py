@@ -68,15 +68,30 @@ def judge(expected: TopicIdentity | None, seen: TopicIdentity | None, *, agreed:
     return Verdict.NEW if expected is None else Verdict.SAME
 
 
-def explain(verdict: Verdict, topic: str, expected: TopicIdentity | None, seen: TopicIdentity | None) -> str:
-    """Return what a person should know and do, in one sentence; topics' names are ours and hold no person."""
+def explain(
+    verdict: Verdict,
+    topic: str,
+    expected: TopicIdentity | None,
+    seen: TopicIdentity | None,
+    *,
+    command: str = ACCEPT_COMMAND,
+) -> str:
+    """Return what a person should know and do, in one sentence; topics' names are ours and hold no person.
+
+    Args:
+        verdict: What ``judge`` said.
+        topic: Its name.
+        expected: As it was remembered.
+        seen: As it is in Kafka now.
+        command: What takes the topic over as it is; its name is put at the end.
+    """
     match verdict:
         case Verdict.SAME | Verdict.NEW:
             return f"{topic} er som avtalt"
         case Verdict.MISSING:
             return f"{topic} finnes ikke, eller vi har ikke lov til å se det"
         case Verdict.RECREATED:
-            return f"{topic} er slettet og laget på nytt; se docs/drift.md, deretter `{ACCEPT_COMMAND} {topic}`"
+            return f"{topic} er slettet og laget på nytt; se docs/drift.md, deretter `{command} {topic}`"
         case Verdict.REPARTITIONED:
             counts = f"{seen.partitions if seen else '?'} partisjoner, ikke {expected.partitions if expected else '?'}"
-            return f"{topic} har {counts}; se docs/drift.md, deretter `{ACCEPT_COMMAND} {topic}`"
+            return f"{topic} har {counts}; se docs/drift.md, deretter `{command} {topic}`"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from broker.kafka.identities import KafkaIdentities
 from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import KafkaTail, read_from_start
@@ -23,6 +24,7 @@ from broker.web import Health, serve
 from crypto.keys import KeyRing, load_secret
 from kvittering.app import Innsyn, create_app
 from kvittering.applier import Applier, watch_figures
+from kvittering.emnevakt import TopicGuard
 from kvittering.follower import Follower
 from kvittering.hub import Hub
 from kvittering.oppbevaring import keep_retention
@@ -65,8 +67,15 @@ async def main(stop: asyncio.Event) -> None:
         )  # connects by itself: the status is shown without Kafka too
         leaving.push_async_callback(publisher.stop)
         applier = Applier(katalog=katalog, store=store, keys=keys, hub=hub, clock=clock)
+        identities = KafkaIdentities(kafka)
+        leaving.callback(identities.close)
         follower = Follower(
-            katalog=katalog, changed=katalog_follower.changed, open_tail=open_tail, store=store, applier=applier
+            katalog=katalog,
+            changed=katalog_follower.changed,
+            open_tail=open_tail,
+            store=store,
+            applier=applier,
+            guard=TopicGuard(store, identities.seen),
         )
         vakt = Vakt(
             store=store,
@@ -76,7 +85,7 @@ async def main(stop: asyncio.Event) -> None:
             clock=clock,
             queued=applier.stored,
         )
-        outbox = OutboxPublisher(store, publisher, applier.stored)
+        outbox = OutboxPublisher(store, publisher, applier.stored, begin=follower.caught_up)
         health.add_check("katalog", katalog_follower.problem)
         health.add_check("emner", follower.problem)
         health.add_check("lager", applier.problem)

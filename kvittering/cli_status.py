@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,18 +20,21 @@ from broker.cli.kafka_access import kafka_access, read_katalog
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_OK, EXIT_REFUSED, console, errors, print_json
 from broker.clock import system_clock
+from broker.files import open_private
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import KafkaTail
 from broker.katalog import Katalog
+from broker.log import configure_logging, get_logger
 from broker.record import TopicPartition
 from broker.sql import is_shared
 from broker.supervisor.layout import Layout
-from kvittering import swapping
+from kvittering import emner, swapping
 from kvittering.bulk_store import BulkStore
 from kvittering.comparing import MANGLER_PA_EMNENE, Comparison, Difference, compare
 from kvittering.folding import Readers
 from kvittering.follower import topics_of
 from kvittering.rebuild import Progress, Rebuild, Rebuilt
+from kvittering.store import StatusStore
 from schemas.errors import ConfigurationError
 
 PRINCIPAL: Final = "kvittering"
@@ -282,3 +287,59 @@ def _show(outcome: Outcome) -> None:
         console.print(f"det gamle ligger i {escape(str(outcome.former))}" if outcome.former else "", soft_wrap=True)
     elif outcome.kept_at:
         console.print(f"det nye lageret ligger i {escape(outcome.kept_at)}", soft_wrap=True)
+
+
+@app.command(
+    "godta-emner",
+    epilog="Eksempel: `formidler status godta-emner --topic fiks.0301.kvittering.v1`",
+)
+def godta_emner(
+    data: DataOption,
+    lager: LagerOption = None,
+    *,
+    topic: Annotated[
+        list[str] | None, typer.Option("--topic", help="Emnet som godtas. Kan gjentas. Uten: alle som er stoppet.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ta over emner som kvittering har stoppet: slettet og laget på nytt, med andre partisjoner, eller med et hull.
+
+    Kvittering må stå. Ved neste start leses emnene fra sin første post; alt som er kjent fra før blir værende, og det som kommer
+    igjen er gjentakelser. Avslutter med 0 også når ingen emner er stoppet, med 1 når et emne som er oppgitt ikke er kjent.
+    """
+    place = lager or str(Layout.load(data).database(PRINCIPAL))
+    if not swapping.exists(place):
+        raise ConfigurationError(f"det er ikke noe lager i {place}")
+    reasons = asyncio.run(_accept(place, topic))
+    _log_acceptance(None if lager else Layout.load(data).log("status"), reasons)
+    if as_json:
+        print_json({"godtatt": [{"topic": name, "avvik": why} for name, why in sorted(reasons.items())]})
+        return
+    for name, why in sorted(reasons.items()):
+        console.print(f"godtatt: {escape(name)}  [dim]{escape(why or 'ikke stoppet')}[/]", soft_wrap=True)
+    if not reasons:
+        console.print("ingen emner er stoppet")
+
+
+async def _accept(place: str, topics: list[str] | None) -> dict[str, str | None]:
+    """Let go of what these topics were; return them, and why each was stopped.
+
+    Raises:
+        ConfigurationError: A process has the store open, or a topic is not known.
+    """
+    async with StatusStore(place) as store:
+        known = await store.read(emner.known)
+        wanted = topics or [name for name, one in known.items() if one.avvik is not None]
+        strange = sorted(set(wanted) - known.keys())
+        if strange:
+            raise ConfigurationError(f"lageret kjenner ikke disse emnene: {', '.join(strange)}")
+        await store.write(lambda connection: emner.accept(connection, wanted))
+        return {name: known[name].avvik for name in wanted}
+
+
+def _log_acceptance(log: Path | None, reasons: Mapping[str, str | None]) -> None:
+    """Write down who let go of what, beside the processes' logs, or on standard error where there is no data folder."""
+    with nullcontext(sys.stderr) if log is None else open_private(log) as stream:
+        configure_logging("status", stream=stream)
+        for name, avvik in sorted(reasons.items()):
+            get_logger().warning("topic_accepted", topic=name, avvik=avvik, navn=getpass.getuser())

@@ -26,14 +26,18 @@ class OutboxPublisher:
         store: Whose queue.
         publisher: Where to.
         stored: Set when there may be more to publish.
+        begin: Nothing is published before it is set: what is queued may be older than what is out (``follower``, rule 5).
     """
 
     BATCH: Final = 500
 
-    def __init__(self, store: StatusStore, publisher: Publisher, stored: asyncio.Event) -> None:
+    def __init__(
+        self, store: StatusStore, publisher: Publisher, stored: asyncio.Event, *, begin: asyncio.Event | None = None
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._stored = stored
+        self._begin = begin
         self._problem: str | None = None
 
     def problem(self) -> str | None:
@@ -42,6 +46,8 @@ class OutboxPublisher:
 
     async def run(self) -> None:
         """Publish until cancelled; what Kafka does not take is tried again."""
+        if self._begin is not None:
+            await self._begin.wait()
         while True:
             self._stored.clear()
             try:

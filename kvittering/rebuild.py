@@ -147,6 +147,7 @@ class Rebuild:
         result, telling = self._result, _Telling(self._report, "leser")
         async with open_tail(self._readers.topics, {}) as tail:
             telling.total = tail.total
+            result.offsets |= tail.first
             result.cut = frozenset(partition.topic for partition, first in tail.first.items() if first > 0)
             with Buckets(self._folder, bucket_count(tail.total), self._readers.topics) as buckets:
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from broker.record import Outgoing, TopicPartition
 from broker.sql import Connection, open_database
-from kvittering import fristlager
+from kvittering import emner, fristlager
 from kvittering.facts import SoknadState
 from kvittering.fristlager import FristerOf, default_frister
 from kvittering.lifecycle import AT_FAGSYSTEM
@@ -47,6 +47,7 @@ MIGRATIONS: Final = (
     CREATE INDEX soknad_ubekreftet ON soknad (akseptert_ms) WHERE levert = 0;
     """,
     fristlager.MIGRATION,
+    emner.MIGRATION,
 )
 _DELIVERED: Final = tuple(sorted(status.value for status in AT_FAGSYSTEM))
 

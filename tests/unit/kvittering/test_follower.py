@@ -9,14 +9,17 @@ import pytest
 from broker.katalog import Katalog
 from broker.record import TopicPartition
 from broker.routing import TRANSPORT, hendelse_topic, kvittering_topic
+from broker.topic_identity import TopicIdentity
 from crypto.keys import KeyRing
+from kvittering import emnevakt
 from kvittering import follower as module
 from kvittering.applier import Applier
+from kvittering.emnevakt import TopicGuard
 from kvittering.follower import CENTRAL, Follower, halve, topics_of
 from kvittering.hub import Hub
 from kvittering.projection import project
 from kvittering.store import StatusStore
-from schemas.errors import AccessDeniedError, BrokerUnavailableError, StoreError
+from schemas.errors import AccessDeniedError, BrokerUnavailableError, StoreError, TopicShorterError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -26,8 +29,12 @@ if TYPE_CHECKING:
 class Tail:
     """One reader of topics in memory: batches as they are put, an error as one that is raised."""
 
-    def __init__(self, batches: asyncio.Queue[list[Any] | Exception], topics: Topics) -> None:
+    def __init__(
+        self, batches: asyncio.Queue[list[Any] | Exception], topics: Topics, first: Mapping[TopicPartition, int]
+    ) -> None:
         self.caught_up = asyncio.Event()
+        self.first = first
+        self.total = batches.qsize()
         self._batches = batches
         self._topics = topics
         self._dealt_with = 0
@@ -65,6 +72,12 @@ class Topics:
         self.down = False
         self.silent = False
         self.attempts = 0
+        self.first: dict[TopicPartition, int] = {}
+        self.ends: dict[TopicPartition, int] = {}
+        self.ids: dict[str, str] = {}
+
+    async def seen(self, topics: Iterable[str]) -> dict[str, TopicIdentity]:
+        return {topic: TopicIdentity(self.ids.get(topic, "den første"), 2) for topic in topics}
 
     @asynccontextmanager
     async def open(self, topics: Iterable[str], offsets: Mapping[TopicPartition, int]) -> AsyncIterator[Tail]:
@@ -74,8 +87,14 @@ class Topics:
             raise BrokerUnavailableError("borte")
         if wanted & self.missing:
             raise AccessDeniedError("ikke lov")
+        short = frozenset(
+            one.topic for one, end in self.ends.items() if one.topic in wanted and offsets.get(one, 0) > end
+        )
+        if short:
+            raise TopicShorterError("for kort", topics=short)
         self.opened.append((wanted, dict(offsets)))
-        yield Tail(self.central if wanted == CENTRAL else self.kommuner, self)
+        first = {one: offset for one, offset in self.first.items() if one.topic in wanted}
+        yield Tail(self.central if wanted == CENTRAL else self.kommuner, self, first)
 
     def names(self) -> list[frozenset[str]]:
         return [topics for topics, _ in self.opened]
@@ -92,6 +111,7 @@ class Shell:
             open_tail=self.topics.open,
             store=store,
             applier=Applier(katalog=self.katalog, store=store, keys=KeyRing([]), hub=Hub(), clock=lambda: kit.now),
+            guard=TopicGuard(store, self.topics.seen),
         )
 
     @asynccontextmanager
@@ -101,7 +121,8 @@ class Shell:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            outcome = await asyncio.gather(task, return_exceptions=True)
+            assert isinstance(outcome[0], asyncio.CancelledError), outcome
 
 
 def of(*kommuner: str) -> frozenset[str]:
@@ -109,7 +130,7 @@ def of(*kommuner: str) -> frozenset[str]:
 
 
 async def eventually(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(5):
         while True:
             if condition():
                 return
@@ -125,6 +146,7 @@ async def store(tmp_path: Path) -> AsyncIterator[StatusStore]:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.001)
+    monkeypatch.setattr(emnevakt, "CHECK_EVERY_S", 0.005)
 
 
 async def test_nothing_is_read_before_the_katalog_is_there(kit: Any, oslo: Any, store: StatusStore) -> None:
@@ -279,3 +301,113 @@ async def test_what_has_been_read_and_is_not_stored_yet_is_not_silence(
         assert await shell.follower.up_to_date([kit.oslo], 0.1) == frozenset()
         go_on.set()
         assert await shell.follower.up_to_date([kit.oslo], 5) == {kit.oslo}
+
+
+async def test_a_topic_that_was_made_again_while_nobody_looked_is_not_read_and_the_others_are(
+    kit: Any, oslo: Any, bergen: Any, store: StatusStore
+) -> None:
+    first = Shell(kit, store, oslo, bergen)
+    first.ready.set()
+    async with first.running():
+        await eventually(lambda: first.follower.problem() is None)
+    shell, wrong = Shell(kit, store, oslo, bergen), kvittering_topic(kit.oslo)
+    shell.ready.set()
+    shell.topics.ids[wrong] = "en annen"
+    async with shell.running():
+        await eventually(lambda: len(shell.topics.opened) == 2)
+        await eventually(shell.follower.caught_up.is_set)
+        assert wrong in str(shell.follower.problem())
+        assert f"formidler status godta-emner --topic {wrong}" in str(shell.follower.problem())
+        assert await shell.follower.up_to_date([kit.oslo, kit.bergen], 1) == {kit.bergen}
+    assert set(shell.topics.names()) == {CENTRAL, of("0301", "4601") - {wrong}}
+
+
+async def test_a_topic_that_is_made_again_while_it_is_read_is_not_taken_in_any_more(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
+    shell.ready.set()
+    wrong, late = kvittering_topic(kit.oslo), log.kvittering(oslo.issue(soknad))
+    async with shell.running():
+        await eventually(lambda: shell.follower.problem() is None)
+        shell.topics.ids[wrong] = "en annen"
+        await eventually(lambda: shell.follower.problem() is not None)
+        shell.topics.kommuner.put_nowait([late])
+        shell.topics.central.put_nowait([log.transport(soknad.transport("AKSEPTERT"))])
+        await eventually(lambda: shell.topics.kommuner.empty() and shell.topics.central.empty())
+        async with asyncio.timeout(5):
+            while await store.state(soknad.digisos_id) is None:  # noqa: ASYNC110 - the store has no event for each søknad
+                await asyncio.sleep(0.005)
+    state = await store.state(soknad.digisos_id)
+    assert state is not None
+    assert state.kvitteringer == ()
+
+
+async def test_a_topic_that_gives_what_came_before_again_was_made_again(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    shell, soknad, log = Shell(kit, store, oslo), kit.soknad(), kit.log()
+    shell.ready.set()
+    record = log.kvittering(oslo.issue(soknad))
+    async with shell.running():
+        shell.topics.kommuner.put_nowait([record])
+        await eventually(lambda: shell.follower.problem() is None)
+        shell.topics.kommuner.put_nowait([record])
+        await eventually(lambda: shell.follower.problem() is not None)
+        assert "ga post 0 etter at det var lest til 1" in str(shell.follower.problem())
+
+
+async def test_a_topic_that_ends_before_what_was_read_of_it_stops_alone(
+    kit: Any, oslo: Any, bergen: Any, store: StatusStore
+) -> None:
+    soknad, log = kit.soknad(), kit.log()
+    await store.apply([kit.read(log.kvittering(oslo.issue(soknad)), oslo)], kit.now)
+    shell = Shell(kit, store, oslo, bergen)
+    shell.ready.set()
+    short = TopicPartition(kvittering_topic(kit.oslo), 0)
+    shell.topics.ends[short] = 0
+    async with shell.running():
+        await eventually(lambda: len(shell.topics.opened) == 2)
+        await eventually(shell.follower.caught_up.is_set)
+        assert short.topic in str(shell.follower.problem())
+    assert set(shell.topics.names()) == {CENTRAL, of("0301", "4601") - {short.topic}}
+
+
+async def test_records_that_are_gone_before_they_were_read_stop_the_topic(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    soknad, log = kit.soknad(), kit.log()
+    await store.apply([kit.read(log.kvittering(oslo.issue(soknad)), oslo)], kit.now)
+    shell, cut = Shell(kit, store, oslo), TopicPartition(kvittering_topic(kit.oslo), 0)
+    shell.ready.set()
+    shell.topics.first[cut] = 7
+    async with shell.running():
+        await eventually(lambda: "umulig å bygge opp igjen" in str(shell.follower.problem()))
+        assert cut.topic in str(shell.follower.problem())
+
+
+async def test_a_topic_that_had_lost_its_beginning_when_it_was_first_seen_is_read_from_there(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    cut = TopicPartition(kvittering_topic(kit.oslo), 1)
+    for shell in (Shell(kit, store, oslo), Shell(kit, store, oslo)):
+        shell.ready.set()
+        shell.topics.first[cut] = 7
+        async with shell.running():
+            async with asyncio.timeout(5):
+                await shell.follower.caught_up.wait()
+            assert shell.follower.problem() is None
+        assert (await store.offsets())[cut] == 7
+
+
+async def test_what_is_queued_may_go_out_when_everything_has_been_read_once(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    shell = Shell(kit, store, oslo)
+    shell.ready.set()
+    shell.topics.down = True
+    async with shell.running():
+        await eventually(lambda: shell.topics.attempts > 3)
+        assert not shell.follower.caught_up.is_set()
+        shell.topics.down = False
+        await eventually(shell.follower.caught_up.is_set)
