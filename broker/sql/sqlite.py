@@ -34,6 +34,7 @@ from schemas.errors import StoreError, StoreFullError, UniqueViolationError
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS: Final = 5_000
+SCRUB_TIMEOUT_MS: Final = 200
 
 _PRAGMAS: Final = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
@@ -199,7 +200,12 @@ class SqliteDatabase(GroupDatabase):
         with self._mapped():
             if self._reader is None:
                 self._reader = self._connect_reader()
-            busy, _, _ = self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            # While it waits for those who read, it keeps whoever writes from writing.
+            self._reader.execute(f"PRAGMA busy_timeout = {SCRUB_TIMEOUT_MS}")
+            try:
+                busy, _, _ = self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             return not busy
 
     def _close_reader(self) -> None:

@@ -285,6 +285,13 @@ async def test_a_reader_makes_no_database_and_waits_for_no_migration(database_pl
         await open_database(database_place, (*MIGRATIONS, MORE), read_only=True).open()
 
 
+async def test_scrubbing_changes_nothing_that_is_there(database: Database) -> None:
+    await asyncio.gather(*[database.write(insert(str(n))) for n in range(5)])
+    await database.write(lambda db: db.execute("DELETE FROM ord WHERE tekst = ?", ("3",)))
+    await asyncio.gather(database.scrub(), database.write(insert("x")), database.scrub())
+    assert sorted(await database.read(texts)) == ["0", "1", "2", "4", "x"]
+
+
 # ---- What only a server that several share has to keep.
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import sqlite3
 import stat
 from typing import TYPE_CHECKING
 
@@ -172,6 +174,32 @@ async def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
         await database.write(lambda connection: connection.execute("DELETE FROM one"))
     assert set(os.listdir(tmp_path)) == {"x.db", "x.db.lock"}  # noqa: PTH208 - an asynchronous test may not use Path's
     assert b"NokkelSomSkalBort" not in (tmp_path / "x.db").read_bytes()
+
+
+async def test_scrubbing_leaves_nothing_of_it_in_the_log_either(tmp_path: Path) -> None:
+    secret = "NokkelSomSkalBort"
+
+    def left() -> set[str]:
+        return {path.suffix for path in tmp_path.iterdir() if secret.encode() in path.read_bytes()}
+
+    async with Database(tmp_path / "x.db", MIGRATIONS) as database:
+        await database.write(insert(secret * 20))
+        await database.write(lambda connection: connection.execute("DELETE FROM one"))
+        assert await asyncio.to_thread(left) == {".db-wal"}
+        await asyncio.gather(database.scrub(), database.write(insert("a")), database.scrub())
+        assert await asyncio.to_thread(left) == set()
+        assert await database.read(texts) == ["a"]
+
+
+async def test_scrubbing_beside_another_process_that_reads_says_that_it_could_not(tmp_path: Path) -> None:
+    async with Database(tmp_path / "x.db", MIGRATIONS) as database:
+        await database.write(insert("a"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM one").fetchall()
+            await database.write(insert("b"))
+            assert not await database.scrub()
+        assert await database.scrub()
 
 
 async def test_a_folder_on_a_full_disk_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
