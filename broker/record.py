@@ -30,6 +30,8 @@ Headers = tuple[tuple[str, bytes], ...]
 
 KODE_HEADER: Final = "fiks_kode"
 FORSOK_HEADER: Final = "fiks_forsok"
+GYLDIG_TIL_HEADER: Final = "fiks_gyldig_til"
+"""On a søknad: until when its receiver may begin, as in the record, ISO 8601 in UTC."""
 GJENKJORINGER_HEADER: Final = "fiks_gjenkjoringer"
 """On a record that an operator has sent again from a dead letter: how many times by now, as decimal text."""
 NOKKEL_HEADER: Final = "fiks_nokkel_id"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from producers import gjenoppretting, kopi_rows, leases, outbox, topic_watch
+from producers import eskalering_rows, gjenoppretting, kopi_rows, leases, outbox, topic_watch
 
 MIGRATIONS: Final = (
     *outbox.MIGRATIONS,
@@ -16,5 +16,7 @@ MIGRATIONS: Final = (
     kopi_rows.MIGRATION,
     topic_watch.MIGRATION,
     gjenoppretting.MIGRATION,
+    eskalering_rows.MIGRATION,
+    eskalering_rows.EXPIRY_MIGRATION,
 )
 """SQL scripts in order of arrival; only ever added to."""

@@ -83,6 +83,7 @@ class Innsending:
         hendelse_id: New, of the event AKSEPTERT.
         tidspunkt: Aware UTC; when it came.
         avsenderversjon: Version of the sender's program, if it said so.
+        gyldig_til: Until when the receiver may begin; aware UTC, None for ever.
     """
 
     kommunenummer: Kommunenummer
@@ -94,6 +95,7 @@ class Innsending:
     hendelse_id: Uuid
     tidspunkt: datetime
     avsenderversjon: str | None = None
+    gyldig_til: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,7 @@ class Submission:
             storrelse=summary.size,
             pakke=stored.pakke,
             dokumentlager_id=stored.dokumentlager_id,
+            gyldig_til=who.gyldig_til,
         )
         return Accepted(soknad, self._transport(soknad), len(self._delivered), self._package.content_key)
 
@@ -281,6 +284,7 @@ class Submission:
             nav_ekstern_ref_id=who.nav_ekstern_ref_id,
             eier=who.eier,
             sha256=soknad.sha256,
+            gyldig_til=who.gyldig_til,
         )
 
     def _current(self) -> Part:

@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from broker.clock import to_milliseconds
@@ -66,6 +67,8 @@ INSUFFICIENT_STORAGE: Final = 507
 TOO_MANY_FAILURES: Final = "for-mange-feil"
 BEHIND: Final = "gjenoppretting"
 """The reason while the database knows less than the topics do."""
+FRIST_BEKREFTET: Final = timedelta(hours=24)
+"""How long a receiver may wait before it begins, where the katalog does not say: after that the next channel has the søknad."""
 LIGHT_BYTES: Final = 128 * 1024
 """No more than this is sealed on the event loop."""
 
@@ -108,6 +111,7 @@ class Producer:
         clock: What the time is.
         closed: Why nothing is taken in now; None when it is.
         places: How many submissions may be under way; more wait, with their bytes still at the client.
+        frist_bekreftet: How long a receiver may wait before it begins, where the katalog does not say.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Producer:
         clock: Clock,
         closed: Callable[[], str | None] = lambda: None,
         places: Places | None = None,
+        frist_bekreftet: timedelta = FRIST_BEKREFTET,
     ) -> None:
         self._katalog = katalog
         self._katalog_problem = katalog_problem
@@ -137,6 +142,7 @@ class Producer:
         self.limits = limits
         self._clear_files = clear_files
         self._clock = clock
+        self._frist_bekreftet = frist_bekreftet
         self._seen = SeenKeys()
         self._failures = Failures()
         self.places = places or Places(MAX_CONCURRENT, MAX_PER_PERSON)
@@ -304,7 +310,10 @@ class Producer:
         person: Fodselsnummer,
         avsenderversjon: str | None,
     ) -> Innsending:
-        now = self._clock()
+        tidspunkt = to_milliseconds(self._clock())
+        entry = self._katalog.get(kommunenummer)
+        own = None if entry is None else entry.frist_bekreftet_s
+        frist = self._frist_bekreftet if own is None else timedelta(seconds=own)
         return Innsending(
             kommunenummer=kommunenummer,
             nav_ekstern_ref_id=nav_ekstern_ref_id,
@@ -313,8 +322,9 @@ class Producer:
             digisos_id=DigisosId.new(),
             melding_id=MeldingId.new(),
             hendelse_id=Uuid.new(),
-            tidspunkt=to_milliseconds(now),
+            tidspunkt=tidspunkt,
             avsenderversjon=avsenderversjon,
+            gyldig_til=tidspunkt + frist,
         )
 
     def _sealing(self, kommunenummer: Kommunenummer, *, clear: bool) -> Sealing:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from broker.clock import timestamp
 from broker.record import (
     GJENKJORINGER_HEADER,
+    GYLDIG_TIL_HEADER,
     NOKKEL_HEADER,
     TRACEPARENT,
     Outgoing,
@@ -16,7 +18,7 @@ from broker.routing import TRANSPORT, soknad_topic
 from producers.outbox import Message
 from schemas.codec import encode
 from schemas.names import Uuid
-from schemas.records import SOKNAD, TRANSPORT_SENDT, TransportRecord
+from schemas.records import SOKNAD, TILBAKEKALL, TRANSPORT_SENDT, TransportRecord
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -77,6 +79,8 @@ def soknad_message(
         parent=traceparent,
     )
     headers = (*headers, (NOKKEL_HEADER, record.nokkel_id.encode()))
+    if record.gyldig_til is not None and record.type != TILBAKEKALL:  # a withdrawal is never too late to try
+        headers = (*headers, (GYLDIG_TIL_HEADER, timestamp(record.gyldig_til).encode()))
     if redrives:
         headers = (*headers, (GJENKJORINGER_HEADER, str(redrives).encode()))
     return Message(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from broker.record import Outgoing
+from broker.record import GYLDIG_TIL_HEADER, Outgoing, header
 from producers.sharing import bucket_of
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId
 
@@ -28,8 +28,8 @@ ACTS: Final = DigisosId("00000000-0000-4000-8000-000000000000")
 _INSERT: Final = """
     INSERT INTO utboks
         (digisos_id, melding_id, kommunenummer, nav_ekstern_ref_id, type, topic, lagt_ms, storrelse, headere, verdi,
-         botte)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         botte, utloper_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     RETURNING nr
 """
 _LOADED_TOGETHER: Final = 500
@@ -80,9 +80,16 @@ def insert_message(connection: Connection, message: Message) -> int:
             json.dumps([(name, value.decode()) for name, value in outgoing.headers]),
             value,
             bucket_of(message.digisos_id),
+            None if (expires := expires_of(message)) is None else to_ms(expires),
         ),
     )
     return int(cursor.fetchone()[0])
+
+
+def expires_of(message: Message) -> datetime | None:
+    """Return until when the receiver of a message may begin, as its header says; None for ever."""
+    stated = header(message.outgoing.headers, GYLDIG_TIL_HEADER)
+    return None if stated is None else datetime.fromisoformat(stated.decode())
 
 
 def load_messages(connection: Connection, numbers: Sequence[int]) -> dict[int, Queued]:
