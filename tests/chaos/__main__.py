@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -123,6 +124,7 @@ def record(h: Harness, folder: Path) -> None:
     observed = h.observe(h.journal.story)
     (folder / "sett.json").write_text(json.dumps(observed.dump()), "utf-8")
     (folder / "last.journal").write_bytes(h.journal.path.read_bytes())
+    shutil.copytree(h.world.layout.fagsystem, folder / "fagsystem")
 
 
 def main() -> int:

@@ -48,7 +48,7 @@ def read_link(raw: Raw, pems: Iterable[str], root: str) -> tuple[Link | None, st
     Args:
         raw: The record.
         pems: Certificates that may have signed it.
-        root: The CA's certificate.
+        root: The CA's certificate, or several behind one another.
     """
     try:
         record = decode(KvitteringRecord, raw.value)
@@ -85,13 +85,29 @@ def _check_signature(certificate: x509.Certificate, root: str, signed: bytes, si
     half = len(signature) // 2
     numbers = (int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))
     try:
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(root.encode("ascii")))
+        _check_issued(certificate, root)
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return "er signert med feil slags nøkkel"
         key.verify(utils.encode_dss_signature(*numbers), signed, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
         return "har en signatur som ikke stemmer"
     return ""
+
+
+def _check_issued(certificate: x509.Certificate, roots: str) -> None:
+    """Raise ``ValueError`` or ``InvalidSignature`` unless one of ``roots`` has issued ``certificate``."""
+    for root in x509.load_pem_x509_certificates(roots.encode("ascii")):
+        if root.subject == certificate.issuer and _has_issued(root, certificate):
+            return
+    raise ValueError
+
+
+def _has_issued(root: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def check_chain(links: Iterable[Link]) -> list[str]:
