@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from broker.sql.sqlite import SqliteDatabase
@@ -119,9 +120,22 @@ async def test_adding_wakes_whoever_waits(world: Any, make_sending: Any) -> None
 
 
 async def test_many_that_come_together_share_a_commit(world: Any, make_sending: Any) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    holding = asyncio.create_task(world.database.write(hold))
+    assert await asyncio.to_thread(begun.wait, 30)
     before = world.database.commits
-    await asyncio.gather(*[post(world, make_sending, nr) for nr in range(30)])
-    assert world.database.commits - before < 30
+    posting = [asyncio.create_task(post(world, make_sending, nr)) for nr in range(30)]
+    async with asyncio.timeout(30):
+        while world.database._queue.qsize() < 30:  # noqa: ASYNC110 - the queue tells nobody
+            await asyncio.sleep(0.01)
+    go_on.set()
+    await asyncio.gather(holding, *posting)
+    assert world.database.commits - before == 2, "the one that was held, and theirs"
 
 
 async def test_nothing_in_the_database_names_the_person(world: Any, sending: Any, tmp_path: Any) -> None:
