@@ -23,13 +23,10 @@ import typer
 
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
-from broker.issuer import SENDER_CLIENT_ID, load_issuer_key
-from broker.process_clock import ProcessClock
 from broker.supervisor.layout import Layout
-from broker.tokens import ClientTokens
-from crypto.certificates import load_certificate
 from producers.dokument import Dokument
 from producers.http_client import TIMEOUT_S, Sent, SoknadClient
+from producers.sender_token import sender_token
 from producers.status_client import SenderStatusClient, StatusClient, is_final
 from schemas.errors import ConfigurationError, InvalidNameError
 from schemas.examples import make_pdf, make_soknad, make_vedlegg
@@ -229,28 +226,7 @@ async def _status_client(
     if soknad is not None:
         person = parse_soknad(await asyncio.to_thread(soknad.read_bytes)).person()
         return StatusClient(address, http, await _local_token(http, data, person))
-    return SenderStatusClient(address, http, await _sender_token(http, Layout.load(data)))
-
-
-async def _sender_token(http: httpx.AsyncClient, layout: Layout) -> str:
-    """Return a token of the sender's own machine from the issuer of a running ``formidler up``.
-
-    Raises:
-        ConfigurationError: Its issuer does not issue such tokens.
-    """
-    tokens = ClientTokens(
-        f"{layout.issuer_url}/token",
-        issuer=layout.issuer_url,
-        client_id=SENDER_CLIENT_ID,
-        key=load_issuer_key(layout.key("avsender")),
-        certificate=load_certificate(layout.certificate("avsender")),
-        http=http,
-        clock=ProcessClock(layout.clock),
-    )
-    try:
-        return await tokens.access_token()
-    except httpx.HTTPStatusError as error:
-        raise ConfigurationError("utstederen gir ikke ut token her; oppgi --token") from error
+    return SenderStatusClient(address, http, await sender_token(http, Layout.load(data)))
 
 
 def _show(view: dict[str, Any], *, as_json: bool, seen: int = 0) -> int:

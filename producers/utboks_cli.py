@@ -1,0 +1,164 @@
+"""``formidler utboks``: how the sender's outbox stands, and putting right what it refuses to guess about.
+
+Asks the running intake, as the sender's own machine: address and token come from a data folder of ``formidler up``, or from
+options.
+
+Exit codes: 0 done · 1 refused, or something is still wrong · 2 wrong usage · 3 the intake does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import httpx
+import orjson
+import typer
+from rich.markup import escape
+
+from broker.cli.options import DataOption, JsonOption
+from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
+from broker.supervisor.layout import Layout
+from producers.drift_routes import PREFIX
+from producers.http_client import refused
+from producers.sender_token import sender_token
+from schemas.errors import RefusedError
+
+T = TypeVar("T")
+
+EXIT_REFUSED: Final = 1
+
+app = typer.Typer(
+    help="Utboksen: hva som venter, og hva som må ordnes før det går videre.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+UrlOption = Annotated[
+    str | None, typer.Option("--intake-url", help="Mottakets adresse. Uten: fra datamappen til `formidler up`.")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="FORMIDLER_TOKEN",
+        help="Maskinens access_token. Uten: hentes fra utstederen i `formidler up`.",
+    ),
+]
+
+
+@app.command("vis", epilog="Eksempel: formidler utboks vis --json")
+def show(data: DataOption, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002 - a flag
+    """Vis hva som venter i utboksen, og hva som holder noe tilbake."""
+
+    async def ask() -> dict[str, Any]:
+        async with _intake(data, url, token) as http:
+            return _document(await http.get(PREFIX))
+
+    found = _run(ask())
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if found["mangler"]:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command("gjenopprett", epilog="Eksempel: formidler utboks gjenopprett")
+def restore(data: DataOption, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002 - a flag
+    """Les tilbake fra Kafka det en gjenopprettet database mangler: referanser, id-er, eier og kontrollsum.
+
+    Kan kjøres på nytt; det som er der fra før, endres ikke.
+    """
+
+    async def read() -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        async with _intake(data, url, token) as http, http.stream("POST", f"{PREFIX}/gjenopprett") as answer:
+            if not answer.is_success:
+                await answer.aread()
+                raise refused(answer)
+            async for line in answer.aiter_lines():
+                last = orjson.loads(line)
+                if not as_json and not last.get("done"):
+                    console.print(f"  lest {last.get('read', 0)}, gjenopprettet {last.get('restored', 0)}", end="\r")
+        return last
+
+    last = _run(read())
+    if as_json:
+        print_json(last)
+    if not last.get("done"):
+        complain(last.get("feil") or "lesingen ble avbrutt; kjør kommandoen på nytt")
+        raise typer.Exit(EXIT_REFUSED)
+    if not as_json:
+        console.print(
+            f"Lest {last['read']} mottak: {last['restored']} referanser gjenopprettet, {last['packages']} pakker funnet igjen,"
+            f" {last['conflicts']} i konflikt (databasens egen står)."
+        )
+
+
+@app.command("godta-emne", epilog="Eksempel: formidler utboks godta-emne fiks.0301.soknad.v1")
+def accept(
+    emne: Annotated[str, typer.Argument(help="Emnets fulle navn.")],
+    data: DataOption,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Godta at et Kafka-emne er laget på nytt, så det som venter på det, kan sendes."""
+
+    async def ask() -> dict[str, Any]:
+        async with _intake(data, url, token) as http:
+            return _document(await http.post(f"{PREFIX}/emner/{emne}/godta"))
+
+    found = _run(ask())
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{escape(found['emne'])}: {escape(found['dom'])}")
+    if found["dom"] not in {"nytt", "samme"}:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _print(found: dict[str, Any]) -> None:
+    since = f", den eldste siden {found['eldste']}" if found["eldste"] else ""
+    console.print(f"{found['venter']} meldinger venter{since}")
+    for name, text in found["mangler"].items():
+        console.print(f"  [yellow]{escape(name)}[/]  {escape(text)}")
+    for topic in found["emner"]:
+        if topic["tiltak"]:
+            console.print(f"  [red]{escape(topic['emne'])}[/]  {escape(topic['tiltak'])}")
+
+
+def _document(answer: httpx.Response) -> dict[str, Any]:
+    if not answer.is_success:
+        raise refused(answer)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@asynccontextmanager
+async def _intake(data: Path, url: str | None, token: str | None) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10.0, read=None)) as http:
+        if url is None or token is None:
+            layout = Layout.load(data)
+            url = url or layout.address("producers")
+            token = token or await sender_token(http, layout)
+        http.base_url = httpx.URL(url)
+        http.headers["Authorization"] = f"Bearer {token}"
+        yield http
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except RefusedError as error:
+        complain(error.message)
+        raise typer.Exit(EXIT_REFUSED) from None
+    except httpx.RequestError as error:
+        complain(f"mottaket svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
+        raise typer.Exit(EXIT_UNREACHABLE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
