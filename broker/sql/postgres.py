@@ -35,8 +35,10 @@ T = TypeVar("T")
 MAX_ATTEMPTS: Final = 5
 """How often a group is run that the server ended for another's sake."""
 CONNECT_TIMEOUT_S: Final = 5
-LOCK_TIMEOUT_MS: Final = 10_000
+LOCK_TIMEOUT_MS: Final = 15_000
 """How long a group waits for other instances' groups."""
+IDLE_TIMEOUT_MS: Final = 5_000
+"""How long an instance that stopped in the middle of a transaction holds up the others; then the server ends it."""
 
 _WRITE_LOCK: Final = 0x46494B53_01
 _MIGRATION_LOCK: Final = 0x46494B53_02
@@ -49,10 +51,8 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "20000",  # milliseconds
 }
 _SESSION: Final = (
-    b"SET client_encoding = 'UTF8'; SET synchronous_commit = on; SET standard_conforming_strings = on;"
-    # An instance that is stopped in the middle of a transaction holds up the others no longer than this.
-    b" SET idle_in_transaction_session_timeout = 15000; SET statement_timeout = 60000;"
-    + f" SET lock_timeout = {LOCK_TIMEOUT_MS}".encode()
+    "SET client_encoding = 'UTF8'; SET synchronous_commit = on; SET standard_conforming_strings = on;"
+    " SET statement_timeout = 60000; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}"
 )
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 _ENTER: Final = f"SELECT pg_advisory_xact_lock({_WRITE_LOCK}), pg_current_xact_id()::text".encode()
@@ -70,6 +70,7 @@ _FULL: Final = frozenset({errors.DiskFull.sqlstate, errors.OutOfMemory.sqlstate,
 _ADVICE: Final = {
     errors.DiskFull.sqlstate: "disken til PostgreSQL er full",
     errors.LockNotAvailable.sqlstate: "en annen instans har skrivelåsen for lenge",
+    errors.IdleInTransactionSessionTimeout.sqlstate: "denne instansen stod stille midt i en lagring, og ble avbrutt",
     errors.QueryCanceled.sqlstate: "PostgreSQL brukte for lang tid",
     errors.InvalidPassword.sqlstate: "PostgreSQL godtar ikke innloggingen",
     errors.InvalidAuthorizationSpecification.sqlstate: "PostgreSQL godtar ikke innloggingen",
@@ -176,7 +177,7 @@ class PostgresDatabase(GroupDatabase):
     def _connect(self) -> _Link:
         link = psycopg.Connection[PostgresRow].connect(self._conninfo, autocommit=True, row_factory=_rows)
         try:
-            link.execute(_SESSION, prepare=False)
+            link.execute(_SESSION.format(lock=LOCK_TIMEOUT_MS, idle=IDLE_TIMEOUT_MS).encode(), prepare=False)
             self._check_server(link)
         except BaseException:
             link.close()

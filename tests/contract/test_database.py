@@ -345,6 +345,29 @@ async def test_numbers_are_committed_in_order(pair: tuple[Database, Database]) -
     assert await slow < await quick
 
 
+async def test_an_instance_that_stops_in_the_middle_holds_up_the_others_for_a_while_only(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.sql.postgres.IDLE_TIMEOUT_MS", 300)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def asleep(connection: Connection) -> None:
+        insert("never")(connection)
+        begun.set()
+        assert go_on.wait(30)
+
+    async with open_database(postgres_url, MIGRATIONS) as one, open_database(postgres_url, MIGRATIONS) as two:
+        sleeping = asyncio.create_task(one.write(asleep))
+        assert await asyncio.to_thread(begun.wait, 30)
+        assert await two.write(insert("a"))
+        go_on.set()
+        with pytest.raises(StoreError) as raised:
+            await sleeping
+        assert not isinstance(raised.value, OutcomeUnknownError)
+        assert await one.write(insert("b"))
+        assert await one.read(texts) == ["a", "b"]
+
+
 async def test_two_that_start_at_once_migrate_once(postgres_url: str) -> None:
     databases = [open_database(postgres_url, (*MIGRATIONS, MORE)) for _ in range(4)]
     await asyncio.gather(*[database.open() for database in databases])

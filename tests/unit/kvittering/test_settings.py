@@ -22,6 +22,8 @@ def test_settings_come_from_the_environment_and_name_what_is_missing(monkeypatch
     for name, value in values.items():
         monkeypatch.setenv(f"FORMIDLER_KVITTERING_{name}", value)
     settings = load_settings(KvitteringSettings)
+    monkeypatch.setenv("FORMIDLER_KVITTERING_DATABASE", "postgresql://k:hemmelig@db/k")
+    assert "hemmelig" not in repr(load_settings(KvitteringSettings))
     assert (settings.port, settings.avsendere) == (8080, frozenset([NAV]))
     assert settings.frister() == Frister(timedelta(hours=24), timedelta(hours=48), timedelta(minutes=10))
     monkeypatch.setenv("FORMIDLER_KVITTERING_FRIST_BEKREFTET", "6h")

@@ -44,3 +44,13 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="FORMIDLER_PRODUCERS_PORT") as error:
         load_settings(ProducersSettings)
     assert "FORMIDLER_PRODUCERS_MAX_FILES" in str(error.value)
+
+
+def test_a_databases_password_is_never_shown(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SPEC.environment(layout).items():
+        monkeypatch.setenv(name, value)
+    url = "postgresql://producers:hemmelig@db/producers"
+    monkeypatch.setenv("FORMIDLER_PRODUCERS_DATABASE", url)
+    settings = load_settings(ProducersSettings)
+    assert settings.database == url
+    assert "hemmelig" not in repr(settings) + str(settings)
