@@ -20,21 +20,18 @@ from broker.process_clock import check_time, process_clock
 from broker.routing import KATALOG, TRANSPORT, soknad_topic
 from broker.runtime import run_process
 from broker.settings import load_settings
-from broker.sql import Database, open_database
+from broker.sql import open_database
 from broker.tokens import HttpJwks, TokenVerifier
 from broker.web import Health, serve
 from crypto.certificates import load_certificate
-from crypto.key_wrap import KeyWrapper
 from crypto.keys import KeyRing, Signer, load_private_key, load_secret
-from crypto.trust import Trust
 from producers import metrics
 from producers.app import create_app
-from producers.avsenderkopi import Avsenderkopier
 from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
 from producers.drift_routes import Drift, drift_router
-from producers.forsegling import Forsegler
 from producers.guards import Guards
+from producers.kopivern import Kopivern
 from producers.library import IntakeKeys, Producer
 from producers.oppbevaring import Kept, keep_retention
 from producers.outbox import Outbox
@@ -55,7 +52,9 @@ async def main(stop: asyncio.Event) -> None:
     dokumentlager = DiskDokumentlager(settings.dokumentlager)
     async with open_database(settings.database, MIGRATIONS) as database, httpx.AsyncClient() as http:
         outbox = Outbox(database)
-        kopier = _kopier(settings, database, dokumentlager, outbox)
+        copies = Kopivern.of(
+            settings, kafka, database, outbox, dokumentlager, katalog=katalog, following=follower, clock=clock
+        )
         check_time(await outbox.newest(), clock())
         guards = Guards(settings.database, database, outbox, katalog, kafka)
         await _sweep(dokumentlager, outbox)
@@ -65,7 +64,7 @@ async def main(stop: asyncio.Event) -> None:
             katalog_problem=follower.problem,
             outbox=outbox,
             dokumentlager=dokumentlager,
-            kopier=kopier,
+            kopier=copies.kopier,
             keys=_keys(settings),
             limits=settings.limits(),
             clear_files=settings.allow_clear_files,
@@ -74,12 +73,10 @@ async def main(stop: asyncio.Event) -> None:
             places=Places(settings.max_concurrent, settings.max_per_person),
         )
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
-        forsegler = Forsegler(katalog, kopier, clock)
-        relay = guards.relay(outbox, publisher, clock, forsegler=forsegler, packages=producer.packages)
+        relay = guards.relay(outbox, publisher, clock, forsegler=copies.forsegler, packages=producer.packages)
         health = Health()
         health.add_check("katalog", follower.problem)
         guards.add_checks(health, relay)
-        health.add_notice("sertifikater", forsegler.problem)
         health.add_check("plasser", producer.places.problem)
         health.add_check("klokke", clock.problem)
         app = create_app(
@@ -91,6 +88,7 @@ async def main(stop: asyncio.Event) -> None:
         )
         drift = Drift(tokens, producer.avsender, outbox, producer.packages, guards, health)
         app.include_router(drift_router(drift))
+        copies.install(app, health, tokens, producer.avsender)
         # All that was imported lives as long as the process; looking through it for garbage stops the loop for 30 ms.
         gc.freeze()
         relay_stop = asyncio.Event()
@@ -99,18 +97,18 @@ async def main(stop: asyncio.Event) -> None:
             guards.start(tasks)
             warming = tasks.create_task(_warm(publisher, follower, katalog))
             relaying = tasks.create_task(relay.run(relay_stop))
-            sealing = tasks.create_task(forsegler.watch(follower.changed))
+            copies.start(tasks)
             kept = Kept(kopi=settings.kopi_oppbevaring, pakke=settings.pakke_oppbevaring)
-            clearing = tasks.create_task(keep_retention(kopier, kept, clock))
+            clearing = tasks.create_task(keep_retention(copies.kopier, kept, clock))
             # The door closes first; what came in through it may still leave.
             await serve(app, settings.host, settings.port, stop)
             relay_stop.set()
             await relaying
+            await copies.stop()
             await guards.stop()
             following.cancel()
             warming.cancel()
             clearing.cancel()
-            sealing.cancel()
         producer.close()
         await publisher.stop()
 
@@ -129,19 +127,6 @@ async def _warm(publisher: KafkaPublisher, follower: KatalogFollower, katalog: K
     await follower.caught_up.wait()
     with suppress(TransportError):  # the relay finds out by itself, and says so
         await publisher.warm([TRANSPORT, *(soknad_topic(entry.kommunenummer) for entry in katalog.all())])
-
-
-def _kopier(
-    settings: ProducersSettings, database: Database, dokumentlager: DiskDokumentlager, outbox: Outbox
-) -> Avsenderkopier:
-    signers = [settings.signing_certificate, *settings.former_signing_certificates]
-    return Avsenderkopier(
-        database,
-        dokumentlager,
-        wrapper=KeyWrapper.load(*settings.kopi_keys),
-        trust=Trust(pinned=[load_certificate(path) for path in signers]),
-        added=outbox.added.set,
-    )
 
 
 def _keys(settings: ProducersSettings) -> IntakeKeys:

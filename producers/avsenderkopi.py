@@ -23,9 +23,11 @@ from crypto.spool import Spool
 from producers import kopi_rows, metrics
 from producers.kopi_rows import Kopi as Kopi  # noqa: PLC0414 - offered here
 from producers.kopi_rows import Utvalg as Utvalg  # noqa: PLC0414
+from producers.queueing import withdraw
 from producers.revisjonsbok import write_act
 from schemas.errors import CopyGoneError, UnsealError
 from schemas.names import Sha256
+from schemas.records import KANAL_KAFKA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -212,9 +214,7 @@ class Avsenderkopier:
     async def _write_opened(self, kopi: Kopi, now: datetime) -> None:
         detaljer = {"meldingId": kopi.melding_id, "sha256": kopi.sha256, "kanal": kopi.kanal}
         await self.database.write(
-            lambda connection: write_act(
-                connection, OPENED, kopi.melding_id, kopi.kommunenummer, detaljer=detaljer, now=now
-            )
+            lambda connection: write_act(connection, OPENED, kopi.melding_id, detaljer=detaljer, now=now)
         )
         self.wake()
 
@@ -364,6 +364,7 @@ def destroy_in(
     kopi_rows.destroy(connection, melding_id, now=now, kvittering_id=kvittering_id, arsak=arsak)
     facts = {
         "meldingId": melding_id,
+        "kommunenummer": kopi.kommunenummer,
         "sha256": kopi.sha256,
         "nokkelDigest": Sha256.of(innhold.key.data),
         "kekId": innhold.key.kek_id,
@@ -371,10 +372,12 @@ def destroy_in(
         "arsak": arsak,
     }
     detaljer = {name: str(value) for name, value in facts.items() if value is not None}
-    write_act(connection, DESTROYED, melding_id, kopi.kommunenummer, detaljer=detaljer, now=now)
+    write_act(connection, DESTROYED, melding_id, detaljer=detaljer, now=now)
     return True
 
 
 def set_kanal(connection: Connection, melding_id: MeldingId, kanal: str) -> None:
-    """Note, in a transaction of the caller's, that another channel has the melding now."""
+    """Note, in a transaction of the caller's, that another channel has the melding now; what still waits for Kafka goes."""
     connection.execute("UPDATE avsenderkopi SET kanal = ? WHERE melding_id = ?", (kanal, melding_id))
+    if kanal != KANAL_KAFKA:
+        withdraw(connection, melding_id)

@@ -43,3 +43,12 @@ SOKNADER_HELD: Final = Gauge(
 KVITTERINGER_PASSED_OVER: Final = Counter(
     "fiks_sender_kvitteringer_passed_over_total", "Kvitteringer MOTTATT that destroyed no copy, by why.", ["kode"]
 )
+MELDINGER_SENT_AGAIN: Final = Counter(
+    "fiks_meldinger_sent_again_total", "Meldinger put in the outbox again from the sender's copies."
+)
+ESCALATIONS: Final = Counter(
+    "fiks_escalations_total", "Messages that another channel was asked to take, by channel and outcome.", ["kanal", "resultat"]
+)
+CHANNEL_OPEN: Final = Gauge(
+    "fiks_channel_messages_open", "Messages that lie in a channel and are not closed: letters to print, for one.", ["kanal"]
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from producers.outbox_rows import insert_message
+from schemas.records import SOKNAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,11 @@ def put_in_place(connection: Connection, messages: Sequence[Message]) -> None:
     for nr in later:
         connection.execute(_MOVE, (nr,))
         connection.execute("DELETE FROM utboks WHERE nr = ?", (nr,))
+
+
+def withdraw(connection: Connection, melding_id: MeldingId) -> bool:
+    """Take a melding out of the outbox that another channel has taken over; return whether it was still there."""
+    return connection.execute("DELETE FROM utboks WHERE melding_id = ? AND type = ?", (melding_id, SOKNAD)).rowcount > 0
 
 
 def waits(connection: Connection, melding_id: MeldingId, kind: str) -> bool:

@@ -10,44 +10,46 @@ from typing import TYPE_CHECKING, Final
 
 from broker.revisjon import digest_of, new_record, revisjon_outgoing
 from producers.outbox_rows import ACTOR, ACTS, Message, insert_message
-from schemas.names import NavEksternRefId, Sha256
+from schemas.names import Kommunenummer, MeldingId, NavEksternRefId, Sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from broker.sql import Connection
-    from schemas.names import Kommunenummer, MeldingId
+    from schemas.names import Uuid
 
 REVISJON: Final = "REVISJON"
+NOBODYS: Final = Kommunenummer("0000")
+"""The outbox wants a kommune for each message; an act is no kommune's."""
 _SOURCE: Final = "/producers"
 
 
 def write_act(
     connection: Connection,
     handling: str,
-    melding_id: MeldingId,
-    kommunenummer: Kommunenummer,
+    objekt: Uuid,
     *,
     detaljer: Mapping[str, str],
     now: datetime,
+    begrunnelse: str | None = None,
 ) -> None:
-    """Put an act about a melding in the outbox, chained to the former one.
+    """Put an act in the outbox, chained to the former one.
 
     Args:
         connection: Of the transaction that the act tells of.
         handling: What was done, as words with dots.
-        melding_id: To what.
-        kommunenummer: Whose it is.
+        objekt: To what: a melding, or a run.
         detaljer: Facts for machines: ids, digests, numbers.
         now: Aware UTC.
+        begrunnelse: Why, in a person's words.
 
     Raises:
-        AuditError: A detail may not stand in the revisjon.
+        AuditError: A text may not stand in the revisjon.
     """
     row = connection.execute("SELECT forrige FROM revisjonskjede WHERE aktor = ?", (ACTOR,)).fetchone()
     forrige = None if row is None else Sha256(row[0])
-    record = new_record(ACTOR, handling, melding_id, now=now, forrige=forrige, detaljer=detaljer)
+    record = new_record(ACTOR, handling, objekt, now=now, forrige=forrige, begrunnelse=begrunnelse, detaljer=detaljer)
     outgoing = revisjon_outgoing(record, source=_SOURCE)
     connection.execute(
         "INSERT INTO revisjonskjede VALUES (?, ?) ON CONFLICT (aktor) DO UPDATE SET forrige = excluded.forrige",
@@ -57,8 +59,8 @@ def write_act(
         connection,
         Message(
             digisos_id=ACTS,
-            melding_id=melding_id,
-            kommunenummer=kommunenummer,
+            melding_id=MeldingId(objekt),
+            kommunenummer=NOBODYS,
             nav_ekstern_ref_id=NavEksternRefId("revisjon"),
             type=REVISJON,
             outgoing=outgoing,

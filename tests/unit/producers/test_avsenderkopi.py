@@ -259,4 +259,5 @@ async def test_another_channel_can_take_a_melding_over(world: Any, make_sending:
     await world.kopier.move(melding_id, "PRINT")
 
     assert (await world.kopier.get(melding_id)).kanal == "PRINT"
+    assert [one.message.type for one in await world.queued()] == ["AKSEPTERT"]
     assert await world.kopier.alive(Utvalg(kanal="KAFKA")) == []

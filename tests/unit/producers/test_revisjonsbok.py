@@ -7,16 +7,14 @@ import pytest
 from producers.revisjonsbok import write_act
 from schemas.codec import decode
 from schemas.errors import AuditError
-from schemas.names import Kommunenummer, MeldingId, Sha256
+from schemas.names import MeldingId, Sha256
 from schemas.records import RevisjonRecord
-
-OSLO = Kommunenummer("0301")
 
 
 async def write(world: Any, **detaljer: str) -> None:
     melding_id = MeldingId.new()
     await world.database.write(
-        lambda connection: write_act(connection, "test.gjort", melding_id, OSLO, detaljer=detaljer, now=world.now)
+        lambda connection: write_act(connection, "test.gjort", melding_id, detaljer=detaljer, now=world.now)
     )
 
 
