@@ -20,7 +20,6 @@ from broker.kafka.publisher import KafkaPublisher
 from broker.record import Outgoing, cloud_event_headers
 from broker.routing import TRANSPORT, soknad_topic
 from crypto import Signer, load_certificate, load_private_key, organisasjonsnummer, seal_package
-from crypto.keys import load_secret
 from producers.dokument import Dokument
 from producers.http_client import SoknadClient
 from schemas.codec import encode
@@ -28,9 +27,7 @@ from schemas.errors import RefusedError, TransportError
 from schemas.examples import make_pdf, make_png, make_soknad, make_vedlegg, synthetic_fodselsnummer
 from schemas.forsendelse import FILENAME
 from schemas.names import (
-    MIN_EIER_KEY_BYTES,
     DigisosId,
-    Fodselsnummer,
     Kommunenummer,
     MeldingId,
     NavEksternRefId,
@@ -89,7 +86,6 @@ class Load:
         self._signer = Signer(
             load_certificate(layout.certificate("avsender")), load_private_key(layout.key("avsender"))
         )
-        self._eier_key = load_secret(layout.eier_key, MIN_EIER_KEY_BYTES)
         self._publisher = KafkaPublisher(world.admin, client_id="last")
         self._sent = 0
 
@@ -169,6 +165,7 @@ class Load:
         """Send an ettersendelse for a søknad, as soon as the søknad is on its topic; None if nobody answered for that one.
 
         There is no ettersendelse over HTTP: this is a second sender, with the sender's keys, straight to the topics.
+        Its AKSEPTERT names no owner, so that producers do not miss it in their own register.
         """
         if soknad.digisos_id is None or not await self._is_sent(soknad):
             return None
@@ -183,9 +180,9 @@ class Load:
         self._journal.sends(entry)
         record = self._record(entry, ETTERSENDELSE, [("ettersendelse.pdf", "application/pdf", content)])
         for outgoing in (
-            self._event(record, entry, "AKSEPTERT"),
+            self._event(record, "AKSEPTERT"),
             self._message(record),
-            self._event(record, entry, "SENDT"),
+            self._event(record, "SENDT"),
         ):
             await self._publish(outgoing)
         self._journal.accepted(entry.ref, soknad.digisos_id)
@@ -231,7 +228,7 @@ class Load:
             **base, nokkel_id=summary.nokkel_id, sha256=summary.sha256, storrelse=summary.size, pakke=sealed
         )
 
-    def _event(self, record: SoknadRecord, entry: Entry, kind: str) -> Outgoing:
+    def _event(self, record: SoknadRecord, kind: str) -> Outgoing:
         accepted = kind == "AKSEPTERT"
         event = TransportRecord(
             hendelse_id=Uuid.new(),
@@ -241,7 +238,6 @@ class Load:
             type=kind,
             tidspunkt=_now(),
             nav_ekstern_ref_id=record.nav_ekstern_ref_id,
-            eier=Fodselsnummer(entry.person).eier(self._eier_key) if accepted else None,
             sha256=record.sha256 if accepted else None,
         )
         return _outgoing(TRANSPORT, event, record)
@@ -271,7 +267,7 @@ class Load:
                 value = rng.randbytes(rng.randint(0, 300))
             case "annet-skjema":
                 record = self._record(entry, SOKNAD, files)
-                value = self._event(record, entry, "SENDT").value or b""
+                value = self._event(record, "SENDT").value or b""
             case "fremmed-konvolutt":
                 others = [one for one in self._world.layout.setup.kommuner() if one != kommunenummer]
                 value = encode(self._record(entry, SOKNAD, files, sealed_for=rng.choice(others)))
