@@ -79,8 +79,10 @@ TABLE: Final[Mapping[type[MeldingsformidlerError], Rule]] = MappingProxyType(
         # backup may be a moment behind.
         PackageMissingError: Rule(Course.COUNT, attempts=5),
         PackageUnavailableError: Rule(Course.WAIT),
-        # A channel that cannot take a message gives way to the next one: the citizen has waited long enough already.
-        ChannelUnavailableError: Rule(Course.COUNT, attempts=8),
+        # A channel that cannot take a message for three hours gives way to the next one: the citizen has waited a day already.
+        ChannelUnavailableError: Rule(
+            Course.COUNT, attempts=24, first=timedelta(seconds=10), ceiling=timedelta(minutes=10)
+        ),
         BrokerUnavailableError: Rule(Course.WAIT, ceiling=timedelta(seconds=30)),
         # Our own rights are wrong: an administrator's work, and no reason to refuse a citizen's søknad.
         AccessDeniedError: Rule(Course.WAIT),

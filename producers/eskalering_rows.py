@@ -7,7 +7,7 @@ however often the withdrawal is read. ``VENTER`` is to be given to the next chan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -71,7 +71,7 @@ class Tilstand(StrEnum):
     UNODVENDIG = "UNODVENDIG"
     """The former channel had answered after all."""
     AVSLUTTET = "AVSLUTTET"
-    """A person ended it."""
+    """A person ended it, or there is nothing left to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,8 @@ def insert(
 def end(connection: Connection, melding_id: MeldingId, now: datetime) -> None:
     """Note that a person ended a message: what waits is done, and what lies in a channel is to be taken out."""
     connection.execute(
-        "UPDATE eskalering SET tilstand = ? WHERE melding_id = ? AND tilstand = ?",
-        (Tilstand.AVSLUTTET, melding_id, Tilstand.VENTER),
+        "UPDATE eskalering SET tilstand = ? WHERE melding_id = ? AND tilstand IN (?, ?)",
+        (Tilstand.AVSLUTTET, melding_id, Tilstand.VENTER, Tilstand.INGEN_KANAL),
     )
     connection.execute(
         "UPDATE eskalering SET tilstand = ?, neste_ms = ? WHERE melding_id = ? AND tilstand = ?",
@@ -161,6 +161,11 @@ def claim(connection: Connection, row: Eskalering, until: datetime) -> bool:
     return done.rowcount == 1
 
 
+def moved(row: Eskalering, tilstand: Tilstand) -> Eskalering:
+    """Return the row as it is in another state."""
+    return replace(row, tilstand=tilstand)
+
+
 def move(connection: Connection, row: Eskalering, tilstand: Tilstand, til_kanal: str | None = None) -> bool:
     """Let a row that waits have another state; return False when it does not wait any more."""
     done = connection.execute(
@@ -169,6 +174,14 @@ def move(connection: Connection, row: Eskalering, tilstand: Tilstand, til_kanal:
         (tilstand, til_kanal, row.melding_id, row.fra_kanal, row.tilstand),
     )
     return done.rowcount == 1
+
+
+def is_ended(connection: Connection, row: Eskalering) -> bool:
+    """Return whether a person has ended the message since the row was read."""
+    found = connection.execute(
+        "SELECT tilstand FROM eskalering WHERE melding_id = ? AND fra_kanal = ?", (row.melding_id, row.fra_kanal)
+    ).fetchone()
+    return found is not None and found[0] == Tilstand.AVSLUTTET
 
 
 def postpone(connection: Connection, row: Eskalering, forsok: int, until: datetime) -> None:
