@@ -42,6 +42,10 @@ CRASH_POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "producers.relay.after-publish": "Kafka has the message, and so has the outbox",
         "producers.outbox.in-replace": "the message is out and SENDT is in, not committed",
         "producers.relay.after-replace": "the søknad has left the outbox, its SENDT has not",
+        "producers.kopi.before-commit": "a sender's copy is destroyed and its proof written, and not committed",
+        "producers.omsending.before-commit": "a message is in the outbox again, not committed",
+        "producers.utskrift.before-rename": "a letter set is whole beside the print queue",
+        "producers.utskrift.renamed": "a letter set is in the print queue, and no event says so",
         "consumers.rebuild.before-store": "kvitteringer were read back from the topic, and are not in the store",
         "consumers.rebuild.after-store": "some of the kvitteringer on the topic are in the store",
         "consumers.session.caught-up": "the store knows the topic, and what a former life left is unpublished",
@@ -67,8 +71,10 @@ CRASH_POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "kvittering.apply.after-commit": "a batch is stored, and no listener was told",
         "kvittering.outbox.before-publish": "statuses are queued",
         "kvittering.outbox.after-publish": "statuses are on their topic, and still queued",
+        "kvittering.vakt.before-commit": "a message that waited too long is withdrawn, not committed",
         "broker.katalog.before-publish": "the katalog file has changed, and the topic has not",
         "broker.katalog.after-publish": "a katalog entry is on its topic, and nobody here has noted it",
+        "broker.gjenkjoring.after-publish": "dead letters are on their way again, and the revisjon does not say so",
     }
 )
 """Every crash point, and what is half done there. The first part of a name is the process."""

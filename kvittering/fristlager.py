@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from broker.krasj import crash_point
 from broker.record import Outgoing, cloud_event_headers
 from broker.routing import TRANSPORT
 from kvittering.facts import SoknadState
@@ -174,6 +175,8 @@ def withdraw_due(
             if _is_new(connection, event):
                 connection.execute(QUEUE, queue_row(withdrawal_message(event)))
                 queued.append(event)
+    if queued:
+        crash_point("kvittering.vakt.before-commit")
     return queued
 
 

@@ -17,6 +17,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.record import TopicPartition
 from broker.routing import kvittering_topic, parse_topic
@@ -179,12 +180,15 @@ class KvitteringFollower:
 
         def write(connection: Connection) -> list[tuple[MeldingId, Uuid]]:
             _reach(connection, reached)
-            return [
+            destroyed = [
                 (melding_id, claims.kvittering_id)
                 for claims in found
                 if (melding_id := _vouched(connection, claims)) is not None
                 and destroy_in(connection, melding_id, now=now, kvittering_id=claims.kvittering_id)
             ]
+            if destroyed:
+                crash_point("producers.kopi.before-commit")
+            return destroyed
 
         for melding_id, kvittering_id in await self._kopier.database.write(write):
             self._kopier.told([melding_id], kvittering_id=kvittering_id)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from crypto.certificates import nokkel_id
 from producers import kopi_rows, metrics
@@ -177,6 +178,7 @@ class Omsender:
             ],
         )
         kopi_rows.mark_sent(connection, [kopi.melding_id], omgang)
+        crash_point("producers.omsending.before-commit")
         return None
 
     async def _told(self, steg: Steg, order: Bestilling, handling: str) -> Steg:

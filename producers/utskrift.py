@@ -35,6 +35,7 @@ import orjson
 
 from broker.clock import timestamp
 from broker.files import sync_folder
+from broker.krasj import crash_point
 from producers.brev import JPEG, PDF, PNG, Forside, Vedlegg, cover_letter, page_count, picture_page
 from schemas.errors import ChannelUnavailableError, DamagedFileError
 from schemas.names import MeldingId
@@ -154,7 +155,9 @@ class Utskrift:
 
     def _put_in_queue(self, unfinished: Path, melding_id: MeldingId) -> None:
         try:
+            crash_point("producers.utskrift.before-rename")
             unfinished.rename(self.folder / QUEUE / melding_id)
+            crash_point("producers.utskrift.renamed")
         except OSError:
             if not self._has(melding_id):  # another instance was there first
                 raise

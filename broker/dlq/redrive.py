@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from broker.dlq.letters import sent_again
 from broker.dlq.plan import Waves
 from broker.dlq.state import GJENKJORT
+from broker.krasj import crash_point
 from schemas.codec import decode
 from schemas.errors import ContractError, MeldingsformidlerError, MismatchError, TransportError
 from schemas.names import Uuid
@@ -155,6 +156,7 @@ class Redriver:
             except MeldingsformidlerError as error:
                 self._failed(step, error, waves, utfall)
         outcomes = await self._publisher.publish_all([one for _, one in outgoing])
+        crash_point("broker.gjenkjoring.after-publish")
         sent: dict[str, Mapping[str, str]] = {}
         for (step, _), outcome in zip(outgoing, outcomes, strict=True):
             if isinstance(outcome, TransportError):
