@@ -20,7 +20,7 @@ from schemas.errors import StoreError
 from schemas.kvittering import KvitteringClaims
 from schemas.model import WireModel
 from schemas.names import DigisosId, Eier, Kommunenummer, MeldingId, NavEksternRefId, NokkelId, Sha256
-from schemas.records import TRANSPORT_AKSEPTERT, TransportRecord
+from schemas.records import TRANSPORT_AKSEPTERT, TRANSPORT_OMFORSEGLET, TransportRecord
 
 
 class Ledd(WireModel):
@@ -48,8 +48,9 @@ class Melding:
 
     Attributes:
         kommunenummer: Where it was sent.
-        sha256: Digest of its package; what a kvittering must name.
+        sha256: Digest of its package as it was first sealed.
         akseptert: When the sender took it over.
+        omforseglet: Digests of the same package sealed for other certificates of the same receiver.
     """
 
     melding_id: MeldingId
@@ -58,6 +59,11 @@ class Melding:
     eier: Eier | None
     sha256: Sha256 | None
     akseptert: datetime
+    omforseglet: frozenset[Sha256] = frozenset()
+
+    def was_sent_as(self, sha256: Sha256) -> bool:
+        """Return whether a package with this digest was sent: what a kvittering must name."""
+        return sha256 == self.sha256 or sha256 in self.omforseglet
 
 
 class Statusendring(WireModel):
@@ -109,15 +115,22 @@ class SoknadState(WireModel):
     def meldinger(self) -> dict[MeldingId, Melding]:
         """Return the messages that are known from AKSEPTERT, in the order accepted: the first is the søknad itself.
 
-        A message is what its first AKSEPTERT says; only a digest that it lacks may come with a later record.
+        A message is what its first AKSEPTERT says; only a digest that it lacks may come with a later record. Each OMFORSEGLET
+        adds a digest, whenever it comes.
         """
         found: dict[MeldingId, Melding] = {}
+        resealed: dict[MeldingId, set[Sha256]] = {}
         for record in self.transport:
+            if record.type == TRANSPORT_OMFORSEGLET:
+                resealed.setdefault(record.melding_id, set()).update({record.sha256} if record.sha256 else ())
+                continue
             known = found.get(record.melding_id)
             if known is None and record.type == TRANSPORT_AKSEPTERT:
                 found[record.melding_id] = _accepted(record)
             elif known is not None and known.sha256 is None and record.sha256 is not None:
                 found[record.melding_id] = replace(known, sha256=record.sha256)
+        for melding_id in resealed.keys() & found.keys():
+            found[melding_id] = replace(found[melding_id], omforseglet=frozenset(resealed[melding_id]))
         return found
 
     @classmethod
