@@ -97,7 +97,8 @@ class TopicWatch:
         if not self._why:
             return None
         more = f" (og {len(self._why) - 1} emner til)" if len(self._why) > 1 else ""
-        return f"{self._why[min(self._why)]}{more}"
+        worst = min(self._why, key=lambda name: (self._verdicts[name] is Verdict.MISSING, name))
+        return f"{self._why[worst]}{more}"
 
     def verdicts(self) -> dict[str, tuple[str, str | None]]:
         """Return each topic's verdict, and what to do about it."""

@@ -27,7 +27,7 @@ from broker.record import Incoming, Outgoing
 from broker.routing import KATALOG, TRANSPORT
 from broker.sql import open_database
 from broker.supervisor.layout import free_ports
-from broker.tokens import ClientTokens
+from broker.tokens import SCOPE, ClientTokens
 from broker.web import install_fiks_errors, serve
 from crypto.authority import Authority
 from crypto.certificates import certificate_pem, nokkel_id
@@ -130,6 +130,11 @@ class World:
 
     def token(self, citizen: Citizen) -> str:
         return self.issuer.citizen_token(citizen.fodselsnummer)
+
+    def machine_token(self) -> str:
+        """Return a token of the sender's own machine."""
+        consumer = {"authority": "iso6523-actorid-upis", "ID": f"0192:{ORGNR}"}
+        return self.issuer._sign({"client_id": "avsender", "scope": SCOPE, "consumer": consumer})
 
     def open(self, record: SoknadRecord, package: bytes) -> dict[str, bytes]:
         with Spool() as spool:
