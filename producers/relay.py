@@ -10,6 +10,7 @@ Rules:
 4. Memory is bounded: what waits stays on disk, and at most ``MAX_IN_FLIGHT_BYTES`` are under way.
 5. Of several instances, each relays the buckets that it leases. Without a lease nothing is begun, and nothing removed.
 6. A topic that is not the one we know takes nothing until a person has said so (``producers.topic_watch``).
+7. What its receiver may no longer begin with is not published. The escalation takes it out of here, and it goes on another way.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from producers.holds import Holds
 from producers.leases import SoleLeases
 from producers.messages import sent_message
 from producers.outbox import Backlog, Sent
+from producers.outbox_rows import expires_of
 from producers.picking import Bounds
 from producers.relay_ports import Closed, Collaborators
 from producers.sharing import bucket_of
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from broker.ports import Publisher
     from broker.retry import Random
     from producers.leases import Fence, Leases
-    from producers.outbox import Outbox, Queued
+    from producers.outbox import Message, Outbox, Queued
     from schemas.errors import MeldingsformidlerError
     from schemas.names import DigisosId
 
@@ -57,6 +59,7 @@ BACKLOG_EVERY_S: Final = 2.0
 RESCAN_S: Final = 5.0
 """So often the outbox is looked through from its beginning, whatever was found there before."""
 STORE: Final = "utboks"
+EXPIRED: Final = "frist-utlopt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Relay:
         self._others = collaborators or Collaborators()
         self._topics: Holds[str] = Holds(jitter)
         self._packages: Holds[DigisosId] = Holds(jitter)
+        self._expired: Holds[DigisosId] = Holds(jitter)
         self._store: Holds[str] = Holds(jitter)
         self._stuck: set[DigisosId] = set()
         self._under_way: dict[DigisosId, _Work] = {}
@@ -196,7 +200,7 @@ class Relay:
         shut = TRANSPORT in held or self._store.closed(now) or self._others.gate() is not None
         if room <= 0 or left <= 0 or shut or (buckets is not None and not buckets):
             return None
-        stuck = self._stuck | self._packages.closed(now)
+        stuck = self._stuck | self._packages.closed(now) | self._expired.closed(now)
         return Bounds(
             busy=self._under_way.keys(),
             stuck=stuck,
@@ -227,7 +231,7 @@ class Relay:
     async def _wait(self) -> None:
         """Wait until something was added or has ended, a hold is over, or it is time to look."""
         now = asyncio.get_running_loop().time()
-        times = [holds.next_until(now) for holds in (self._topics, self._packages, self._store)]
+        times = [holds.next_until(now) for holds in (self._topics, self._packages, self._expired, self._store)]
         if self._leases.poll_s is not None:
             times.append(now + self._leases.poll_s)
         if self._after:
@@ -271,6 +275,8 @@ class Relay:
     async def _publish(self, queued: Queued) -> bool:
         message = queued.message
         topic = message.outgoing.topic
+        if self._is_expired(message):
+            return False
         try:
             if not await self._others.sealing.current(queued):
                 return False
@@ -305,6 +311,17 @@ class Relay:
             offset=position.offset,
             alder_s=round((self._clock() - message.queued).total_seconds(), 3),
         )
+        return True
+
+    def _is_expired(self, message: Message) -> bool:
+        """Return whether the receiver may no longer begin (rule 7); others of the same søknad wait for the escalation too."""
+        expires = expires_of(message)
+        if expires is None or self._clock() < expires:
+            self._expired.clear(message.digisos_id)
+            return False
+        hold = self._expired.fail(message.digisos_id, EXPIRED, asyncio.get_running_loop().time())
+        if hold is not None and hold.failures == 1:
+            get_logger().warning("message_expired", digisos_id=message.digisos_id, melding_id=message.melding_id)
         return True
 
     def _hold(self, topic: str, error: TransportError) -> None:

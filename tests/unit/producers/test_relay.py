@@ -10,6 +10,7 @@ import structlog
 
 from broker.record import Outgoing, RecordPosition
 from producers import holds as holds_module
+from producers.eskalering import MARGIN, Eskalerer
 from producers.relay import Relay
 from schemas.codec import decode
 from schemas.errors import AccessDeniedError, BrokerUnavailableError, RecordTooLargeError, StoreError, TransportError
@@ -207,3 +208,26 @@ async def test_each_published_message_has_its_line(world: Any, sending: Any) -> 
     lines = [log for log in logs if log["event"] == "message_published"]
     assert [line["type"] for line in lines] == ["AKSEPTERT", "SOKNAD", "SENDT"]
     assert sending.fodselsnummer not in str(logs)
+
+
+async def test_what_its_receiver_may_no_longer_begin_with_is_not_published_and_its_escalation_goes_out(
+    world: Any, keys: Any, make_sending: Any
+) -> None:
+    topics = Topics()
+    first = make_sending(seed=1, encrypt_for=keys.mottak)
+    await world.post(first)
+    world.now += timedelta(hours=24)
+    async with running(world, topics):
+        await topics.until(lambda: topics.types() == ["AKSEPTERT"])
+        await world.post(make_sending(seed=2, encrypt_for=keys.mottak), path="0301/ref-2")
+        await topics.until(lambda: len(topics.records) == 4)
+        assert topics.types().count("SOKNAD") == 1  # the other's, who is in time
+        world.now += MARGIN
+        eskalerer = Eskalerer(
+            kopier=world.kopier, katalog=world.katalog, kanaler=(), clock=world.clock, added=world.outbox.added
+        )
+        await eskalerer.look()
+        await topics.until(lambda: len(topics.records) == 7)
+    codes = [decode(TransportRecord, record.value or b"").kode for record in topics.records[4:]]
+    assert codes == ["frist-utlopt", "kanal-mangler", "ingen-kanal"]
+    assert await world.queued() == []
