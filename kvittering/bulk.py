@@ -8,14 +8,14 @@ independent of each other, so that they can be shared between processes.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvittering.dead_letters import dead_letter, refused_letter
 from kvittering.facts import SoknadState
 from kvittering.frister import Frister
 from kvittering.fristlager import frist_rows
-from kvittering.projection import apply, fact_id, project
+from kvittering.projection import apply, fact_id, is_known, project
 from kvittering.reading import as_error, read_record, soknad_with_facts
 from kvittering.rows import Row, queue_row, raw_row, soknad_row, status_message
 from kvittering.views import status_record
@@ -113,6 +113,9 @@ def _fold_one(folded: Folded, reads: list[ReadRecord], now: datetime) -> None:
     for read in reads:
         if read.fact is None:
             raise RuntimeError("a record without a fact is refused before the fold")
+        if read.error is not None and not is_known(state, read.fact):
+            _refuse(folded, replace(read, fact=None), now)
+            continue
         first.setdefault(fact_id(read.fact), read.record)
         change = apply(state, read.fact, verdicts)
         folded.raw.append(raw_row(read, change.outcome))

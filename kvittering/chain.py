@@ -1,26 +1,45 @@
 """Kvitteringer as evidence: is each one real, does it continue its chain, and does it speak of what was sent?
 
-Three questions, in this order, and what happens when the answer is no:
+Three questions, in this order; the rules that answer them, what a kvittering is that breaks one, and what becomes of it:
 
-1. *Is it real?* (``read_ledd``, from the record and the katalog alone.) It decodes; it is signed by a certificate that the
-   katalog holds for the topic's kommune, valid when the kvittering was issued; its signed claims are the record's clear
-   fields, and name the topic's kommune and the connector that the katalog says owns the certificate: nobody chooses what
-   chain to write in. Otherwise: dead letter, nothing changes.
-2. *Does it continue the chain?* (``connect``.) There is one chain for each søknad, kommune and issuer: number 1 has no
-   ``forrige``, number n+1 names the digest of number n. The same bytes again are a repeat, which is no event at all. The
-   same number with other bytes is a fork, and a wrong ``forrige`` is a break: dead letter, and the chain stands as it
-   was. A number too high is a gap: it waits, since a repeat may still bring what is missing.
-3. *Does it speak of what was sent?* (``judge``.) The message is known from AKSEPTERT; the kommune is the one it was sent
-   to; the digest is the package's. Not known yet: it waits. An AVVIST may name another digest, for that is how a package
-   that was altered on the way is reported; it must say so of a known message, or of none when the record could not be
-   read. Otherwise: dead letter. The chain goes on through such a link, since its issuer did write it.
+=== ============================================================ ========================================================
+ .  Rule                                                         Otherwise
+=== ============================================================ ========================================================
+1a  It decodes by our schema, under its søknad's key.            Dead letter ``kontrakt.*``.
+1b  Signed by a certificate that the katalog holds for the       *Wrong signer*: dead letter ``kvittering.signatur``. Nobody
+    topic's kommune, valid when it says that it was issued, in   chooses what chain to write in.
+    the name of the connector that owns the certificate.
+1c  The certificate had not ended ``UNDERVEIS`` before Kafka     *Stolen key*: as 1b, unless the same kvittering came in
+    appended it, and was not revoked by then.                    time before: then it is a repeat.
+1d  The signed claims are the record's clear fields.             *Altered*: dead letter ``kontrakt.avvik``.
+1e  It names the kommune of the topic that it lies on.           *Wrong kommune*: dead letter ``kontrakt.avvik``.
+2a  Its bytes are new.                                           *Duplicate*: no event at all.
+2b  Its number in its chain is not taken.                        *Fork*: dead letter ``kvittering.kjede``; the first stands.
+2c  It names the digest of the number before; the first none.    *Break*: dead letter ``kvittering.kjede``.
+2d  The number before is there.                                  *Out of order*: it waits (``venter.kjede``), for a repeat may
+                                                                 bring what is missing.
+3a  Its message is known from AKSEPTERT, with a digest.          *Unknown søknad*: it waits (``venter.soknad``).
+3b  Its kommune is the one that the message was sent to.         *Wrong kommune*: dead letter ``kontrakt.avvik``.
+3c  Its digest is the package's, or it is an AVVIST: that is     *Wrong digest*: dead letter ``kontrakt.avvik``, and the chain
+    how a package is reported that was altered on the way.       goes on through it, since its issuer did write it.
+3d  Only an AVVIST may lack a message: the record was            Dead letter ``kontrakt.avvik``.
+    unreadable.
+4   No more than ``projection.MAX_WAITING`` of one issuer wait.  Dead letter ``kvittering.kjede``.
+=== ============================================================ ========================================================
 
-Number 2 before number 3 matters: a link that waits for its søknad already has its place in the chain.
+* There is one chain for each søknad, kommune and issuer. Question 2 comes before 3: a link that waits for its søknad already has
+  its place in the chain.
+* 1b to 1e depend on the record and the katalog alone (``read_ledd``, ``late_signature``), 2 is ``connect``, 3 is ``judge``.
+* A kvittering's own time may lie before Kafka's by any length and still count: it waited in an outage, or is repeated. Only its
+  certificate is held against Kafka's time, since whoever has an ended key can write any time into what it signs. It may lie after
+  Kafka's too: clocks differ, and a set-up's time may have been moved, which Kafka's never is. Then too the certificate must be
+  valid at the time that is stated, so nobody gains by it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from crypto.certificates import judge_validity, nokkel_id
@@ -29,7 +48,7 @@ from kvittering.facts import Ledd
 from schemas.codec import decode
 from schemas.errors import CertificateError, ChainError, KvitteringError, MismatchError, SignatureError
 from schemas.kvittering import AVVIST, KvitteringClaims
-from schemas.names import Kommunenummer, Sha256
+from schemas.names import Kommunenummer, NokkelId, Sha256
 from schemas.records import KvitteringRecord
 
 if TYPE_CHECKING:
@@ -47,6 +66,10 @@ VENTER_KJEDE: Final = "venter.kjede"
 """An earlier link of the issuer's chain is missing."""
 
 
+UNDERVEIS: Final = timedelta(hours=24)
+"""How long something may be on its way from its signer to its topic: through an outage, and not through the end of a key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Konnektor:
     """Who may sign in a kommune's name, by the katalog.
@@ -54,10 +77,32 @@ class Konnektor:
     Attributes:
         navn: The connector's id; None when the kommune has none.
         certificates: Those that it signs with.
+        tilbakekalt: When each certificate was revoked that was, by its fingerprint.
     """
 
     navn: str | None = None
     certificates: Sequence[x509.Certificate] = ()
+    tilbakekalt: Mapping[NokkelId, datetime] = field(default_factory=dict["NokkelId", "datetime"])
+
+    def in_time(self, tidspunkt: datetime, lagret: datetime) -> tuple[x509.Certificate, ...]:
+        """Return the certificates that something may be signed with that says ``tidspunkt`` and came at ``lagret``."""
+        return tuple(one for one in self.certificates if self.too_late(one, tidspunkt, lagret) is None)
+
+    def too_late(self, certificate: x509.Certificate, tidspunkt: datetime, lagret: datetime) -> str | None:
+        """Return why a certificate cannot have signed this any more (rule 1c), or None when it can.
+
+        Args:
+            certificate: One of ``certificates``.
+            tidspunkt: When the signer says that it was signed.
+            lagret: When Kafka appended it.
+        """
+        if lagret - UNDERVEIS >= certificate.not_valid_after_utc:
+            return "sertifikatet var utløpt lenge før dette kom på emnet"
+        revoked = self.tilbakekalt.get(nokkel_id(certificate))
+        # Its own time counts too: in a set-up whose time was moved, Kafka's stays behind.
+        if revoked is not None and max(lagret, tidspunkt) >= revoked:
+            return "sertifikatet var trukket tilbake da dette kom på emnet"
+        return None
 
 
 def read_ledd(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnektor) -> Ledd:
@@ -83,6 +128,21 @@ def read_ledd(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnekto
     if ledd.claims.kommunenummer != kommunenummer:
         raise MismatchError("kvitteringen gjelder en annen kommune enn emnet den kom på")
     return ledd
+
+
+def late_signature(ledd: Ledd, konnektor: Konnektor, lagret: datetime) -> SignatureError | None:
+    """Return why a real kvittering came too late for the certificate that signed it (rule 1c); None when it came in time.
+
+    Args:
+        ledd: Of ``read_ledd``, by the same ``konnektor``.
+        konnektor: Who may sign.
+        lagret: When Kafka appended the record.
+    """
+    for certificate in konnektor.certificates:
+        if nokkel_id(certificate) == ledd.nokkel_id:
+            why = konnektor.too_late(certificate, ledd.claims.tidspunkt, lagret)
+            return None if why is None else SignatureError(f"kvittering: {why}")
+    return SignatureError("kvitteringens sertifikat er ikke konnektorens")
 
 
 def verify_ledd(jws: str, certificates: Sequence[x509.Certificate]) -> Ledd:
@@ -223,6 +283,6 @@ def _mismatch(claims: KvitteringClaims, melding: Melding) -> MismatchError | Non
         return None
     if claims.melding_id is None:
         return MismatchError("bare en AVVIST kan mangle meldingId")
-    if claims.sha256 != melding.sha256:
+    if not melding.was_sent_as(claims.sha256):
         return MismatchError("kvitteringen gjelder en annen pakke enn den som ble sendt")
     return None

@@ -6,7 +6,8 @@ Rules:
    the kommune's connector, and says itself which søknad, update, kommune and type it is (``forsendelse.json``).
 2. Nothing from inside leaves this module but statuses, their times and the number of documents. The package itself is kept
    sealed, as it was received.
-3. The signer is judged at the time of the update, not at the time of reading: a replay must give the same answer.
+3. The signer is judged at the time of the update, and when Kafka appended it (``chain``, rule 1c), not at the time of reading: a
+   replay must give the same answer.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ MAX_DIGISOS_SOKER_BYTES: Final = 4 * 1024 * 1024
 """The file holds the whole history of a case; real ones are some tens of kilobytes."""
 
 
-def read_hendelse(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnektor, keys: KeyRing) -> Sakshendelse:
+def read_hendelse(
+    value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnektor, keys: KeyRing, lagret: datetime
+) -> Sakshendelse:
     """Open and verify a case update (rule 1).
 
     Args:
@@ -53,6 +56,7 @@ def read_hendelse(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konn
         kommunenummer: Whose topic it was read from.
         konnektor: Who may sign in this kommune's name.
         keys: The innsyn keys.
+        lagret: When Kafka appended the record: a certificate that had ended or was revoked by then signs nothing more.
 
     Raises:
         UnknownSchemaError: Not a hendelse record, or of a type that we do not know.
@@ -74,7 +78,8 @@ def read_hendelse(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konn
     with Spool() as spool:
         spool.write(record.pakke)
         spool.finish()
-        with open_package(spool, keys=keys, trust=Trust(pinned=konnektor.certificates), now=record.tidspunkt) as opened:
+        trust = Trust(pinned=konnektor.in_time(record.tidspunkt, lagret))
+        with open_package(spool, keys=keys, trust=trust, now=record.tidspunkt) as opened:
             check_forsendelse(_as_exact_as_a_record(opened.forsendelse), record.forsendelse())
             if record.avsender != konnektor.navn:
                 raise MismatchError("hendelsens avsender er ikke konnektoren som eier sertifikatet")

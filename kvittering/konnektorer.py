@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvittering.chain import Konnektor
+from schemas.records import BRUK_KVITTERING
 
 if TYPE_CHECKING:
     from broker.katalog import Katalog
@@ -14,4 +15,11 @@ if TYPE_CHECKING:
 def konnektor_of(katalog: Katalog, kommunenummer: Kommunenummer) -> Konnektor:
     """Return who may sign in the kommune's name, by the katalog as it is now."""
     entry = katalog.get(kommunenummer)
-    return Konnektor(entry.konnektor if entry else None, katalog.signers(kommunenummer))
+    if entry is None:
+        return Konnektor()
+    revoked = {
+        one.nokkel_id: one.tilbakekalt
+        for one in entry.sertifikater
+        if one.bruk == BRUK_KVITTERING and one.tilbakekalt is not None
+    }
+    return Konnektor(entry.konnektor, katalog.signers(kommunenummer), revoked)

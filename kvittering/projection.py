@@ -155,6 +155,12 @@ def fact_id(fact: Fact) -> str:
     return fact.melding_id if isinstance(fact, Sakshendelse) else fact.hendelse_id
 
 
+def is_known(state: SoknadState, fact: Fact) -> bool:
+    """Return whether the fact was there before, so that it is a repeat."""
+    new_id = fact_id(fact)
+    return any(fact_id(one) == new_id for one in _lane(state, fact))
+
+
 def apply(state: SoknadState, fact: Fact, known: Verdicts | None = None) -> Change:
     """Return the state with one more fact, and what that fact shows to be wrong.
 
@@ -164,7 +170,7 @@ def apply(state: SoknadState, fact: Fact, known: Verdicts | None = None) -> Chan
         known: The verdicts of ``state``, if the caller has them.
     """
     new_id = fact_id(fact)
-    if any(fact_id(one) == new_id for one in _lane(state, fact)):
+    if is_known(state, fact):
         return Change(state, "GJENTATT")
     before = (known or judge_all(state)).refused
     grown = _append(state, fact)

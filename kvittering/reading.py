@@ -7,11 +7,12 @@ key must be the søknad's id: another key would put the record in another partit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from broker.record import soknad_of
 from broker.routing import parse_topic
-from kvittering.chain import Konnektor, read_ledd
+from kvittering.chain import Konnektor, late_signature, read_ledd
 from kvittering.facts import Fact, Ledd
 from kvittering.hendelser import read_hendelse
 from schemas.codec import decode
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.record import Incoming
+    from broker.routing import TopicName
     from crypto.keys import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRecord:
-    """A record and what came of reading it: a fact or an error, never both."""
+    """A record and what came of reading it: a fact, or an error.
+
+    With both, the fact is real and came too late to be believed for the first time: it counts only as a repeat.
+    """
 
     record: Incoming
     fact: Fact | None = None
@@ -61,7 +66,7 @@ def read_record(record: Incoming, *, konnektorer: Mapping[Kommunenummer, Konnekt
         MeldingsformidlerError: Only one that is ``retriable``: nothing is wrong with the record.
     """
     try:
-        fact = _read_under_its_key(record, konnektorer, keys)
+        fact, reservation = _read_under_its_key(record, konnektorer, keys)
     except MeldingsformidlerError as error:
         if error.retriable:
             raise
@@ -70,26 +75,29 @@ def read_record(record: Incoming, *, konnektorer: Mapping[Kommunenummer, Konnekt
         unexpected = UnexpectedRecordError(f"meldingen førte til en uventet feil ({type(error).__name__})")
         unexpected.__cause__ = error
         return ReadRecord(record, error=unexpected)
-    return ReadRecord(record, fact=fact)
+    return ReadRecord(record, fact=fact, error=reservation)
 
 
-def _read_under_its_key(record: Incoming, konnektorer: Mapping[Kommunenummer, Konnektor], keys: KeyRing) -> Fact:
-    fact = _read(record, konnektorer, keys)
+def _read_under_its_key(
+    record: Incoming, konnektorer: Mapping[Kommunenummer, Konnektor], keys: KeyRing
+) -> tuple[Fact, MeldingsformidlerError | None]:
+    topic = parse_topic(record.topic)
+    konnektor = konnektorer.get(topic.kommunenummer, Konnektor()) if topic.kommunenummer else Konnektor()
+    lagret = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    fact = _read(record, topic, konnektor, keys, lagret)
     if digisos_id_of(fact) != soknad_of(record.key):
         raise MismatchError("meldingens nøkkel er ikke dens digisosId")
-    return fact
+    return fact, late_signature(fact, konnektor, lagret) if isinstance(fact, Ledd) else None
 
 
-def _read(record: Incoming, konnektorer: Mapping[Kommunenummer, Konnektor], keys: KeyRing) -> Fact:
-    topic = parse_topic(record.topic)
+def _read(record: Incoming, topic: TopicName, konnektor: Konnektor, keys: KeyRing, lagret: datetime) -> Fact:
     if topic.kind == "transport":
         return decode(TransportRecord, record.value)
     if topic.kommunenummer is None:
         raise UnknownSchemaError("emnet har ikke noe som kvittering leser")
-    konnektor = konnektorer.get(topic.kommunenummer, Konnektor())
     if topic.kind == "kvittering":
         return read_ledd(record.value, kommunenummer=topic.kommunenummer, konnektor=konnektor)
-    return read_hendelse(record.value, kommunenummer=topic.kommunenummer, konnektor=konnektor, keys=keys)
+    return read_hendelse(record.value, kommunenummer=topic.kommunenummer, konnektor=konnektor, keys=keys, lagret=lagret)
 
 
 def as_error(read: ReadRecord) -> MeldingsformidlerError:

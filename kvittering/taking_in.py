@@ -5,7 +5,7 @@ The rules are the store's (``store``); the fold is ``projection``'s. This module
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from broker.krasj import crash_point
@@ -15,7 +15,7 @@ from broker.sql import Connection
 from kvittering.dead_letters import dead_letter, refused_letter
 from kvittering.facts import SoknadState
 from kvittering.fristlager import FristerOf, default_frister, save_frister
-from kvittering.projection import Projection, Refused, apply, fact_id, project
+from kvittering.projection import Projection, Refused, apply, fact_id, is_known, project
 from kvittering.reading import as_error
 from kvittering.rows import (
     KEEP_RAW,
@@ -94,6 +94,8 @@ def _apply_one(batch: _Batch, read: ReadRecord) -> Applied:
     if read.fact is None:
         return _refuse_unread(batch, read)
     before = _projection(batch, read)
+    if read.error is not None and not is_known(before.state, read.fact):
+        return _refuse_unread(batch, replace(read, fact=None))
     change = apply(before.state, read.fact, before.verdicts)
     _keep_raw(batch, read, change.outcome)
     for refused in change.refused:

@@ -49,6 +49,7 @@ class Issuer:
     certificate: x509.Certificate = field(init=False)
     key: EllipticCurvePrivateKey = field(init=False)
     heads: dict[str, tuple[int, Sha256]] = field(default_factory=dict)
+    revoked: datetime | None = None
 
     def __post_init__(self) -> None:
         self.authority = Authority.create(NOW - timedelta(days=30))
@@ -84,7 +85,8 @@ class Issuer:
         return ledd
 
     def konnektor(self) -> Konnektor:
-        return Konnektor(self.name, [self.certificate])
+        revoked = {} if self.revoked is None else {nokkel_id(self.certificate): self.revoked}
+        return Konnektor(self.name, [self.certificate], revoked)
 
     def entry(self) -> KatalogRecord:
         certificate = Sertifikat(
@@ -93,6 +95,7 @@ class Issuer:
             pem=certificate_pem(self.certificate).decode(),
             gyldig_fra=self.certificate.not_valid_before_utc,
             gyldig_til=self.certificate.not_valid_after_utc,
+            tilbakekalt=self.revoked,
         )
         return KatalogRecord(
             kommunenummer=self.kommunenummer,

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvittering.chain import VENTER_KJEDE, VENTER_SOKNAD, Konnektor, connect, judge, read_ledd, verify_ledd
+from crypto.certificates import nokkel_id
+from kvittering.chain import (
+    UNDERVEIS,
+    VENTER_KJEDE,
+    VENTER_SOKNAD,
+    Konnektor,
+    connect,
+    judge,
+    late_signature,
+    read_ledd,
+    verify_ledd,
+)
 from kvittering.facts import SoknadState
 from schemas.codec import encode
 from schemas.errors import ChainError, DecodeError, MismatchError, SignatureError, UnknownSchemaError
@@ -80,6 +91,42 @@ def test_a_kvittering_from_after_the_certificate_ended_is_refused_and_one_from_b
     with pytest.raises(SignatureError):
         verify_ledd(oslo.sign(late), [oslo.certificate])
     assert verify_ledd(oslo.sign(oslo.claims(kit.soknad())), [oslo.certificate])
+
+
+def test_an_ended_certificate_signs_no_more_whatever_time_a_kvittering_states(kit: Any, oslo: Any) -> None:
+    ledd, konnektor = oslo.issue(kit.soknad()), oslo.konnektor()
+    ended = oslo.certificate.not_valid_after_utc
+    assert late_signature(ledd, konnektor, ended + UNDERVEIS - timedelta(seconds=1)) is None
+    assert isinstance(late_signature(ledd, konnektor, ended + UNDERVEIS), SignatureError)
+
+
+def test_a_kvittering_that_was_long_on_its_way_counts_while_its_certificate_lasts(kit: Any, oslo: Any) -> None:
+    ledd, konnektor = oslo.issue(kit.soknad()), oslo.konnektor()
+    assert late_signature(ledd, konnektor, ledd.claims.tidspunkt + timedelta(days=60)) is None
+
+
+def test_a_kvittering_from_a_set_up_whose_time_was_moved_counts(kit: Any, oslo: Any) -> None:
+    soknad, konnektor = kit.soknad(), oslo.konnektor()
+    ledd = oslo.issue(soknad, tidspunkt=kit.now + timedelta(days=20))
+    assert late_signature(ledd, konnektor, kit.now) is None
+
+
+@pytest.mark.parametrize(
+    ("lagret_after_s", "stated_after_s", "counts"),
+    [(-1, -1, True), (0, -1, False), (-1, 0, False), (3600, -86400, False)],
+    ids=["before", "appended after", "stated after", "back-dated"],
+)
+def test_a_revoked_certificate_signs_nothing_from_that_moment_on(
+    kit: Any, oslo: Any, lagret_after_s: int, stated_after_s: int, *, counts: bool
+) -> None:
+    konnektor = Konnektor(oslo.name, [oslo.certificate], {nokkel_id(oslo.certificate): kit.now})
+    ledd = oslo.issue(kit.soknad(), tidspunkt=kit.now + timedelta(seconds=stated_after_s))
+    assert (late_signature(ledd, konnektor, kit.now + timedelta(seconds=lagret_after_s)) is None) is counts
+
+
+def test_another_certificates_revocation_is_another_matter(kit: Any, oslo: Any, bergen: Any) -> None:
+    konnektor = Konnektor(oslo.name, [oslo.certificate], {nokkel_id(bergen.certificate): kit.now - timedelta(days=9)})
+    assert late_signature(oslo.issue(kit.soknad()), konnektor, kit.now) is None
 
 
 def test_bytes_that_are_no_kvittering_record_are_refused(kit: Any, oslo: Any) -> None:
@@ -226,6 +273,17 @@ def test_a_kvittering_from_another_kommune_than_the_soknad_went_to_is_refused(ki
     soknad = kit.soknad()
     ledd = bergen.issue(soknad)
     assert isinstance(judge([ledd], known(soknad.transport("AKSEPTERT"))).refused[ledd.digest], MismatchError)
+
+
+@pytest.mark.parametrize("status", ["LEVERT", "MOTTATT"])
+def test_a_kvittering_for_a_package_that_was_sealed_again_counts(kit: Any, oslo: Any, status: str) -> None:
+    soknad = kit.soknad()
+    digest = Sha256.of(b"samme innhold, en annen mottaker")
+    ledd = oslo.issue(soknad, status, sha256=digest)
+    aksept, resealed = soknad.transport("AKSEPTERT"), soknad.transport("OMFORSEGLET", sha256=digest)
+
+    assert judge([ledd], known(aksept, resealed)).holds == (ledd,)
+    assert isinstance(judge([ledd], known(aksept)).refused[ledd.digest], MismatchError)
 
 
 def test_the_chain_goes_on_through_a_link_with_the_wrong_digest(kit: Any, oslo: Any) -> None:

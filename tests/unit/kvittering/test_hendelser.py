@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from crypto.authority import Authority
+from crypto.certificates import nokkel_id
 from crypto.envelope import seal_package
 from crypto.keys import KeyRing, Signer
-from kvittering.chain import Konnektor
+from kvittering.chain import UNDERVEIS, Konnektor
 from kvittering.hendelser import case_status, read_hendelse
 from schemas.codec import encode
 from schemas.digisos_soker_json import parse_digisos_soker
@@ -93,7 +94,12 @@ class Innsyn:
         )
 
     def read(self, record: HendelseRecord, issuer: Any, **changes: Any) -> Any:
-        arguments = {"kommunenummer": issuer.kommunenummer, "konnektor": issuer.konnektor(), "keys": self.keys}
+        arguments = {
+            "kommunenummer": issuer.kommunenummer,
+            "konnektor": issuer.konnektor(),
+            "keys": self.keys,
+            "lagret": self.kit.now,
+        }
         return read_hendelse(encode(record), **(arguments | changes))
 
 
@@ -173,10 +179,33 @@ def test_an_expired_signer_was_valid_when_the_update_was_made(innsyn: Innsyn, ki
     assert innsyn.read(innsyn.record(issuer), issuer)
 
 
+def test_an_update_that_came_long_after_its_signers_certificate_ended_is_refused(innsyn: Innsyn, kit: Any) -> None:
+    issuer = kit.issuer()
+    ended = issuer.certificate.not_valid_after_utc
+    assert innsyn.read(innsyn.record(issuer), issuer, lagret=ended + UNDERVEIS - timedelta(seconds=1))
+    with pytest.raises(UnsealError):
+        innsyn.read(innsyn.record(issuer), issuer, lagret=ended + UNDERVEIS)
+
+
+def test_an_update_that_came_after_its_signers_certificate_was_revoked_is_refused(innsyn: Innsyn, kit: Any) -> None:
+    issuer = kit.issuer()
+    revoked = Konnektor(issuer.name, [issuer.certificate], {nokkel_id(issuer.certificate): kit.now})
+    with pytest.raises(UnsealError):
+        innsyn.read(innsyn.record(issuer), issuer, konnektor=revoked)
+    before = kit.now - timedelta(seconds=1)
+    assert innsyn.read(innsyn.record(issuer, tidspunkt=before), issuer, konnektor=revoked, lagret=before)
+
+
 def test_bytes_that_are_no_update_are_refused(innsyn: Innsyn, oslo: Any) -> None:
     for value, error in ((b"", UnknownSchemaError), (b"\0\0\0\0\x03\xff", DecodeError)):
         with pytest.raises(error):
-            read_hendelse(value, kommunenummer=oslo.kommunenummer, konnektor=oslo.konnektor(), keys=innsyn.keys)
+            read_hendelse(
+                value,
+                kommunenummer=oslo.kommunenummer,
+                konnektor=oslo.konnektor(),
+                keys=innsyn.keys,
+                lagret=innsyn.kit.now,
+            )
 
 
 @pytest.mark.parametrize(
