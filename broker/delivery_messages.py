@@ -254,10 +254,12 @@ class Limits:
 
     Attributes:
         running: Deliveries at the fagsystem at the same time.
-        open_per_partition: Records read and not yet passed by a commit.
+        open_per_partition: Records read and not done.
+        window: Records read and not yet passed by a commit, done ones too: so many may come again after a crash.
         open_bytes: Bytes of records that are not done.
     """
 
     running: int = 32
     open_per_partition: int = 1000
+    window: int = 20_000
     open_bytes: int = 16 * 1024 * 1024

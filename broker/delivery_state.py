@@ -72,10 +72,20 @@ class Entry:
 
 @dataclass(slots=True)
 class Partition:
-    """A partition that is ours, with its open records by offset."""
+    """A partition that is ours.
+
+    Attributes:
+        generation: Of which assignment.
+        entries: What is read and not passed by a commit, by offset; None for what is done.
+        open: How many of them are not done.
+        next_offset: What comes before it has been read.
+        paused: Nothing more is read for the time being.
+        full: There is too much in it already.
+    """
 
     generation: int
-    entries: dict[int, Entry] = field(default_factory=dict[int, Entry])
+    entries: dict[int, Entry | None] = field(default_factory=dict[int, "Entry | None"])
+    open: int = 0
     next_offset: int = -1
     paused: bool = False
     full: bool = False

@@ -281,6 +281,20 @@ def test_a_full_partition_pauses_and_resumes_when_half_is_done() -> None:
     assert driver.complete(commands[2][0]) == [Commit(0, 3), Resume(frozenset({0}))]
 
 
+def test_one_that_is_tried_again_for_long_holds_up_no_more_than_its_window() -> None:
+    driver = Driver(limits=Limits(open_per_partition=4, window=20))
+    (stuck,) = driver.receive(0, "stuck")
+    driver.feed(Failed(stuck.ticket, FagsystemFailureError("x")))
+    for offset in range(1, 19):
+        (deliver,) = driver.receive(offset, f"k{offset}")
+        assert driver.complete(deliver) == []
+    deliver, pause = driver.receive(19, "last")
+    assert pause == Pause(frozenset({0}))
+    driver.complete(deliver)
+    (again,) = driver.wait()
+    assert driver.complete(again) == [Commit(0, 20), Resume(frozenset({0}))]
+
+
 def test_bytes_are_bounded_over_all_partitions() -> None:
     driver = Driver(limits=Limits(open_bytes=100))
     first = driver.receive(0, "a", size=100)
