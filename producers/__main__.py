@@ -31,6 +31,7 @@ from producers.database import MIGRATIONS
 from producers.dokumentlager import DiskDokumentlager
 from producers.drift_routes import Drift, drift_router
 from producers.guards import Guards
+from producers.kanalvern import Kanalvern
 from producers.kopivern import Kopivern
 from producers.library import IntakeKeys, Producer
 from producers.oppbevaring import Kept, keep_retention
@@ -55,6 +56,15 @@ async def main(stop: asyncio.Event) -> None:
         copies = Kopivern.of(
             settings, kafka, database, outbox, dokumentlager, katalog=katalog, following=follower, clock=clock
         )
+        channels = Kanalvern(
+            copies.kopier,
+            outbox,
+            katalog=katalog,
+            following=follower,
+            kafka=kafka,
+            clock=clock,
+            utskrift=settings.utskrift,
+        )
         check_time(await outbox.newest(), clock())
         guards = Guards(settings.database, database, outbox, katalog, kafka)
         await _sweep(dokumentlager, outbox)
@@ -71,6 +81,7 @@ async def main(stop: asyncio.Event) -> None:
             clock=clock,
             closed=guards.register.problem,
             places=Places(settings.max_concurrent, settings.max_per_person),
+            frist_bekreftet=settings.frist_bekreftet,
         )
         tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
         relay = guards.relay(outbox, publisher, clock, forsegler=copies.forsegler, packages=producer.packages)
@@ -98,12 +109,14 @@ async def main(stop: asyncio.Event) -> None:
             warming = tasks.create_task(_warm(publisher, follower, katalog))
             relaying = tasks.create_task(relay.run(relay_stop))
             copies.start(tasks)
+            channels.start(tasks)
             kept = Kept(kopi=settings.kopi_oppbevaring, pakke=settings.pakke_oppbevaring)
             clearing = tasks.create_task(keep_retention(copies.kopier, kept, clock))
             # The door closes first; what came in through it may still leave.
             await serve(app, settings.host, settings.port, stop)
             relay_stop.set()
             await relaying
+            await channels.stop()
             await copies.stop()
             await guards.stop()
             following.cancel()

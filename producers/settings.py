@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from broker.durations import Duration
 from broker.routing import SOKNAD_RETENTION
 from producers.checks import MIB, IntakeLimits
+from producers.library import FRIST_BEKREFTET
 from producers.places import MAX_CONCURRENT, MAX_PER_PERSON
 
 
@@ -34,6 +35,8 @@ class ProducersSettings(BaseSettings):
         issuer: The ``iss`` of tokens.
         jwks_url: Where the issuer's keys are.
         audience: The ``aud`` of tokens.
+        frist_bekreftet: How long a receiver may wait before it begins, where the katalog does not say: ``24h``.
+        utskrift: Folder of the letters to print; without it there is no print channel.
         allow_clear_files: Whether files may come in clear.
         max_file_mib: One file, in MiB.
         max_total_mib: All files of a submission, in MiB.
@@ -60,6 +63,8 @@ class ProducersSettings(BaseSettings):
     issuer: str
     jwks_url: str
     audience: str = "meldingsformidler"
+    frist_bekreftet: Duration = FRIST_BEKREFTET
+    utskrift: Path | None = None
     allow_clear_files: bool = False
     max_file_mib: int = Field(default=10, gt=0)
     max_total_mib: int = Field(default=150, gt=0)

@@ -10,6 +10,7 @@
     kafka/                  the embedded broker's own
     data/<name>.sqlite      one database for each process that has one
     dokumentlager/          sealed packages
+    utskrift/               letters to print: clear text for the kommune, as in fagsystem/
     fagsystem/              what the simulated fagsystemer have received
     logg/<name>.log         one JSON line per unit of work
 """
@@ -199,6 +200,11 @@ class Layout:
     def dokumentlager(self) -> Path:
         """Folder of the sealed packages."""
         return self.folder / "dokumentlager"
+
+    @property
+    def utskrift(self) -> Path:
+        """Folder of the letters to print, in clear."""
+        return self.folder / "utskrift"
 
     @property
     def fagsystem(self) -> Path:
