@@ -22,8 +22,9 @@ from crashes import crash_all
 from harness import Harness, Result
 from load import new_seed
 from network import Network, find_toxiproxy
+from recovery import LOSSES, RECOVERIES
 from rich.console import Console
-from scenarios import SCENARIOS
+from scenarios import SCENARIOS, Scenario
 from table import as_document, print_table
 
 from broker.krasj import CRASH_POINTS
@@ -106,16 +107,20 @@ async def one_world(options: argparse.Namespace, seed: int, rounds: int, report:
         report("oppe")
         if everything or options.punkt:
             found += await crash_all(h, rounds, options.punkt)
-        chosen = [one for one in SCENARIOS if everything or any(part in one.name for part in options.scenario or ())]
         for _ in range(rounds):
-            found += [await scenario.run(h) for scenario in chosen]
+            found += [await one.run(h) for one in (*SCENARIOS, *RECOVERIES) if everything or _is_chosen(one, options)]
         report("dømmer alt under ett")
         began = time.monotonic()
         findings = await h.settle()
         found.append(Result("alt under ett", 1, findings=findings, seconds=time.monotonic() - began))
         if options.opptak:
             await asyncio.to_thread(record, h, options.opptak)
+        found += [await one.run(h) for one in LOSSES if everything or _is_chosen(one, options)]
     return found
+
+
+def _is_chosen(scenario: Scenario, options: argparse.Namespace) -> bool:
+    return any(part in scenario.name for part in options.scenario or ())
 
 
 def record(h: Harness, folder: Path) -> None:
@@ -134,8 +139,8 @@ def main() -> int:
     if options.liste:
         for name, what in CRASH_POINTS.items():
             console.print(f"{name:40} {what}", highlight=False)
-        for scenario in SCENARIOS:
-            console.print(f"{scenario.name:40} {(scenario.body.__doc__ or '').splitlines()[0]}", highlight=False)
+        for scenario in (*SCENARIOS, *RECOVERIES, *LOSSES):
+            console.print(f"{scenario.name:40} {(scenario.body.__doc__ or '').partition(chr(10))[0]}", highlight=False)
         return 0
     seed = options.seed if options.seed is not None else new_seed()
     console.print(f"frø {seed}", highlight=False)

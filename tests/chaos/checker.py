@@ -162,18 +162,24 @@ class _Case:
         if not entry.accepted and not messages and not delivered:
             return  # nobody was promised anything, and nothing is half done
         yield from self._judge_once(entry, messages, delivered)
-        if entry.ventet == "MOTTATT" and not delivered:
-            yield Finding("tapt", entry.ref, self._whereabouts(entry, messages))
-        if entry.ventet in {"AVVIST", "DOD"} and delivered:
-            yield Finding("fremmed", entry.ref, f"skulle ende som {entry.ventet}, og ligger hos fagsystemet")
-        if entry.ventet == "ETT" and not delivered and not self._accounted(messages):
-            yield Finding("tapt", entry.ref, self._whereabouts(entry, messages))
+        yield from self._judge_end(entry, messages, delivered)
         for one in delivered:
             yield from _judge_delivery(entry, one)
         for melding_id, message in messages.items():
             yield from self._judge_receipts(entry, melding_id, message, delivered)
         if entry.nr == 0:
             yield from self._judge_status(entry, delivered)
+
+    def _judge_end(self, entry: Entry, messages: dict[str, _Message], delivered: list[Delivery]) -> Iterator[Finding]:
+        """Return whether a message has ended otherwise than it must."""
+        if entry.ventet == "MOTTATT" and not delivered:
+            yield Finding("tapt", entry.ref, self._whereabouts(entry, messages))
+        if entry.ventet in {"AVVIST", "DOD"} and delivered:
+            yield Finding("fremmed", entry.ref, f"skulle ende som {entry.ventet}, og ligger hos fagsystemet")
+        if entry.ventet == "PAPIR":
+            yield from self._judge_paper(entry, messages, delivered)
+        if entry.ventet == "ETT" and not delivered and not self._accounted(messages):
+            yield Finding("tapt", entry.ref, self._whereabouts(entry, messages))
 
     def _judge_once(self, entry: Entry, messages: dict[str, _Message], delivered: list[Delivery]) -> Iterator[Finding]:
         if len(delivered) > 1:
@@ -193,6 +199,25 @@ class _Case:
             }
             if message.digests - resealed:
                 yield Finding("doblet", entry.ref, "ligger på emnet med en pakke som avsenderen ikke har sagt fra om")
+
+    def _judge_paper(self, entry: Entry, messages: dict[str, _Message], delivered: list[Delivery]) -> Iterator[Finding]:
+        """A message that no fagsystem took must be one letter set, with its receipt, and nothing else."""
+        if delivered:
+            yield Finding("doblet", entry.ref, "er sendt på papir, og ligger hos fagsystemet")
+        for melding_id in messages:
+            letters = [one for one in self.observed.letters if one.melding_id == melding_id]
+            if len(letters) != 1:
+                yield Finding(
+                    "doblet" if letters else "tapt", entry.ref, f"ligger {len(letters)} ganger i utskriftskøen"
+                )
+            pdfs = {digest for name, digest in entry.files.items() if name.endswith(".pdf")}
+            if any(pdfs - set(one.files.values()) for one in letters):
+                yield Finding("tapt", entry.ref, "brevsettet har ikke den PDF-en som ble sendt")
+            printed = {
+                str(event.hendelse_id) for _, event in self.topics.transport[melding_id] if event.type == "UTSKREVET"
+            }
+            if letters and len(printed) != 1:
+                yield Finding("kjede", entry.ref, f"har {len(printed)} kvitteringer for utskrift")
 
     def _whereabouts(self, entry: Entry, messages: dict[str, _Message]) -> str:
         for melding_id, message in messages.items():

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from checker import Finding
-from environment import FILE_PROCESS, HTTP_PROCESS, KOMMUNER, OVER_FILES, OVER_HTTP
+from environment import FILE_PROCESS, HTTP_PROCESS, KOMMUNER, ON_PAPER, OVER_FILES, OVER_HTTP
 from harness import Harness, Result
 from load import SLAG
 from waiting import until
@@ -21,17 +21,23 @@ from waiting import until
 from broker.krasj import CRASH_POINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
     from pathlib import Path
     from random import Random
 
 FIRE_WITHIN_S: Final = 60.0
 FEED_EVERY_S: Final = 2.0
+PAPER_EVERY_S: Final = 12.0
 MOST_PASSES: Final = 3
 
 ONLY_FILES: Final = ("consumers.filedrop.", "consumers.svar.")
 ONLY_HTTP: Final = ("consumers.http.",)
+PAPER: Final = ("producers.utskrift.", "producers.eskalering.", "kvittering.vakt.")
+"""Passed by what no fagsystem answers for."""
+BY_OPERATORS: Final = ("producers.omsending.", "broker.gjenkjoring.")
+"""Passed when an operator does something; the scenarios in ``recovery`` crash there."""
 SELDOM: Final = (
+    *PAPER,
     "producers.start.",
     "producers.dokumentlager.",
     "consumers.rebuild.",
@@ -83,6 +89,19 @@ async def crash(h: Harness, armed: dict[str, str]) -> list[Result]:
     return results
 
 
+def _extra(h: Harness, run: str, points: Iterable[str]) -> list[Coroutine[Any, Any, Any]]:
+    """Return what has to be done besides for these points to be passed."""
+    wanted = tuple(points)
+    extra: list[Coroutine[Any, Any, Any]] = []
+    if any(point.startswith(PAPER) for point in wanted):
+        extra.append(h.send(run, ON_PAPER, ventet="PAPIR"))
+    if any(point.startswith("consumers.dead-letter.") for point in wanted):
+        extra += [h.poison(run, OVER_HTTP, ["stoy"]), h.poison(run, [OVER_FILES], ["stoy"])]
+    if any(point.startswith("producers.dokumentlager.") for point in wanted):
+        extra.append(h.send(run, OVER_HTTP[0], large=True))
+    return extra
+
+
 async def _arm(h: Harness, name: str, point: str) -> Path:
     nth = 1 if point.startswith(SELDOM) else h.rng.randint(1, MOST_PASSES)
     return await h.world.restart_to_crash(name, point, nth)
@@ -105,19 +124,14 @@ async def _feed_until_dead(h: Harness, run: str, armed: dict[str, str], markers:
         left = {point for point, marker in zip(armed.values(), waited, strict=True) if not marker.exists()}
         if any(point.startswith("broker.") for point in left):
             h.change_katalog()
-        if any(point.startswith("consumers.dead-letter.") for point in left):
-            await h.poison(run, OVER_HTTP, ["stoy"])
-            await h.poison(run, [OVER_FILES], ["stoy"])
-        await asyncio.gather(
-            h.send(run, *KOMMUNER),
-            *([h.send(run, OVER_HTTP[0], large=True)] if "producers" in armed else []),
-        )
-        await until(lambda: all(marker.exists() for marker in waited), FEED_EVERY_S)
+        await asyncio.gather(h.send(run, *KOMMUNER), *_extra(h, run, left))
+        pause = PAPER_EVERY_S if any(point.startswith(PAPER) for point in left) else FEED_EVERY_S
+        await until(lambda: all(marker.exists() for marker in waited), pause)
 
 
 async def crash_all(h: Harness, times: int, points: Sequence[str] | None = None) -> list[Result]:
     """Crash at every point so many times; return a result for each point."""
-    chosen = sorted(points or CRASH_POINTS)
+    chosen = sorted(points or (one for one in CRASH_POINTS if not one.startswith(BY_OPERATORS)))
     totals = {point: Result(point) for point in chosen}
     for wave in waves(chosen, times, h.rng):
         for result in await crash(h, wave):

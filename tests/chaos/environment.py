@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
 
 KOMMUNER: Final = tuple(map(Kommunenummer, ("4641", "1811", "5612")))
 """The first two have the fagsystem that speaks HTTP, the third drops files."""
+ON_PAPER: Final = Kommunenummer("1144")
+"""Its fagsystem is always down and its deadline short, so that everything to it ends on paper."""
+DEADLINE: Final = "PT4S"
+NOBODY: Final = "http://127.0.0.1:1"
 OVER_HTTP: Final = KOMMUNER[:2]
 OVER_FILES: Final = KOMMUNER[2]
 HTTP_PROCESS: Final = f"konnektor-{HTTP_CONNECTOR}"
@@ -59,7 +66,7 @@ class World:
     """
 
     def __init__(self, folder: Path, network: Network | None, report: Callable[[str], None]) -> None:
-        self.layout: Layout = bootstrap(folder, choose_connectors(KOMMUNER), system_clock())
+        self.layout: Layout = bootstrap(folder, choose_connectors((*KOMMUNER, ON_PAPER)), system_clock())
         self.network = network
         self.kafka = EmbeddedKafka(self.layout.folder / "kafka")
         self._listen, self._proxy, self._fagsystem_proxy = free_ports(3)
@@ -102,10 +109,11 @@ class World:
         if self.network is not None:
             await self.network.open(FAGSYSTEM, self._fagsystem_proxy, self.layout.port("fagsystem"))
         self._settle_connectors()
+        self._settle_deadlines()
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self.up = Running(self.layout, self.admin, tasks, self._report)
         self._stack.push_async_callback(self.up.stop_all)
-        await self.up.start_all(found)
+        await self.up.start_all(self._specs.values())
 
     async def give_access(self) -> None:
         """Make topics, users and rights, as the supervisor does."""
@@ -126,18 +134,30 @@ class World:
             document: dict[str, Any] = yaml.safe_load(path.read_bytes())
             for kommune in document["kommuner"]:
                 own = kommune["innstillinger"]
-                if kommune["type"] == "http":
+                if kommune["kommunenummer"] == ON_PAPER:
+                    own["url"] = NOBODY
+                elif kommune["type"] == "http":
                     own["tidsgrense_s"] = ANSWER_WITHIN_S
                     if self.network is not None:
                         own["url"] = own["url"].replace(direct, f"http://127.0.0.1:{self._fagsystem_proxy}")
             path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
 
+    def _settle_deadlines(self) -> None:
+        """Give the one kommune a short deadline, and let the watch act a second after it."""
+        document: dict[str, Any] = yaml.safe_load(self.layout.katalog.read_bytes())
+        for entry in document["kommuner"]:
+            if entry["kommunenummer"] == ON_PAPER:
+                entry["frist_bekreftet"] = DEADLINE
+        self.layout.katalog.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
+        spec = self._specs["kvittering"]
+        add = {"FORMIDLER_KVITTERING_FRIST_MARGIN": "PT1S"}
+        self._specs["kvittering"] = replace(spec, environment=partial(_with, spec.environment, add))
+
     # Breaking things.
 
     async def restart_to_crash(self, name: str, point: str, nth: int) -> Path:
         """Start a process anew so that its next life ends at ``point``; return the file that tells when it did."""
-        self._armed += 1
-        marker = self._markers / f"{self._armed:05}"
+        marker = self.new_marker()
         spec = self._specs[name]
         add = {KRASJ_ENV: f"{point}:{nth}", KRASJ_FILE_ENV: str(marker)}
         await self.up.stop(name)
@@ -150,21 +170,40 @@ class World:
         if await until(lambda: child.pid is not None, RESTART_WITHIN_S) and child.pid is not None:
             os.kill(child.pid, signal.SIGKILL)
 
-    async def restart_kafka(self, *, down_s: float = 0.0, lose_data: bool = False) -> None:
-        """Kill Kafka, and start it again after a while; its data folder may be gone by then."""
+    async def restart_kafka(self, *, down_s: float = 0.0) -> None:
+        """Kill Kafka, and start it again after a while."""
         await asyncio.to_thread(self.kafka.kill)
         await until(lambda: False, down_s)  # an outage has a length, which nothing tells
-        if lose_data:
-            await asyncio.to_thread(_remove, self.layout.folder / "kafka")
         await asyncio.to_thread(self.kafka.start)
+
+    async def lose_kafka(self) -> None:
+        """Kill Kafka and take its folder away; begin with a new one, as whoever runs ``formidler up`` would."""
+        await asyncio.to_thread(self.kafka.kill)
+        await self.stop(*self._specs)
+        await asyncio.to_thread(shutil.rmtree, self.layout.folder / "kafka")
+        await asyncio.to_thread(self.kafka.start)
+        await self.give_access()
+
+    async def stop(self, *names: str) -> None:
+        """Stop processes in good order."""
+        await asyncio.gather(*(self.up.stop(name) for name in names))
+
+    async def start(self, *names: str) -> None:
+        """Start processes, and wait until each is ready or a minute has passed."""
+        await self.up.start_all([self._specs[name] for name in names])
+
+    async def formidler(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as an operator does, on this set-up."""
+        command = [sys.executable, "-m", "broker.cli", *arguments, "--data", str(self.layout.folder)]
+        return await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        )
+
+    def new_marker(self) -> Path:
+        """Return a file that a process may make when it dies at a crash point."""
+        self._armed += 1
+        return self._markers / f"{self._armed:05}"
 
 
 def _with(environment: Callable[[Layout], Mapping[str, str]], add: dict[str, str], layout: Layout) -> dict[str, str]:
     return {**environment(layout), **add}
-
-
-def _remove(folder: Path) -> None:
-    """Take away what Kafka has kept, but not who it is: address and administrator stay, as on a machine with a new disk."""
-    for path in (folder / "data").rglob("*"):
-        if path.is_file():
-            path.unlink()

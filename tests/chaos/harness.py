@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,7 +15,7 @@ from checker import Checker, Finding
 from environment import KOMMUNER, OVER_HTTP, World
 from journal import Entry, Journal
 from load import Load
-from witness import Observed, StatusReader, TopicReader, read_deliveries, read_signers
+from witness import Observed, StatusReader, TopicReader, read_deliveries, read_letters, read_signers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SETTLE_WITHIN_S: Final = 75.0
 LOOK_EVERY_S: Final = 0.4
+PRINT: Final = "utskrift"
 
 
 @dataclass
@@ -98,7 +99,18 @@ class Harness:
         self.topics = TopicReader(self.world.admin.confluent())
         self.statuses = StatusReader(layout.issuer_url, layout.address("kvittering"))
         self._stack.callback(self.statuses.close)
+        printing = asyncio.create_task(self._print())
+        self._stack.callback(printing.cancel)
         return self
+
+    async def _print(self) -> None:
+        """Be the one who prints: take each letter set from the queue, and put it where those lie that are done."""
+        folder = self.world.layout.folder / PRINT
+        while True:
+            for letters in folder.glob("ko/*"):
+                with suppress(OSError):  # it was taken back
+                    letters.rename(folder / "ferdig" / letters.name)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -188,7 +200,8 @@ class Harness:
         statuses = self.statuses.read(owners, stranger=stranger)
         deliveries = read_deliveries(self.world.layout.fagsystem)
         signers, root = read_signers(self.world.layout.folder)
-        return Observed(self.topics.read(), deliveries, statuses, signers, root)
+        letters = read_letters(self.world.layout.folder / PRINT)
+        return Observed(self.topics.read(), deliveries, statuses, signers, root, letters)
 
     def result(self, name: str, run: str, findings: list[Finding], *, kills: int = 0, seconds: float = 0.0) -> Result:
         """Return one run as a result."""

@@ -216,7 +216,7 @@ async def impatient(h: Harness, run: str) -> int:
     await asyncio.gather(
         *(
             h.load.send(h.load.prepare(run, h.rng.choice(KOMMUNER), large=h.rng.random() < 0.3), patience_s=patience)
-            for patience in [h.rng.uniform(0.005, 0.25) for _ in range(15)]
+            for patience in [h.rng.uniform(0.02, 1.5) for _ in range(15)]
         )
     )
     return 0

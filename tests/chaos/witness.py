@@ -25,6 +25,8 @@ READ_WITHIN_S: Final = 30.0
 _ABOUT: Final = frozenset({"leveranse.json", "svar.json", "FERDIG"})
 """What a fagsystem keeps beside the citizen's own files."""
 _BATCH: Final = 500
+_A_LIFE: Final = 1_000_000_000
+"""Added to offsets for each time that the topics were made anew, so that later records are behind earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,21 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Letter:
+    """One letter set in the print queue, or printed.
+
+    Attributes:
+        place: Its folder, relative to the print channel's.
+        melding_id: Whose it is.
+        files: SHA-256 in hex by name, as they lie on the disk.
+    """
+
+    place: str
+    melding_id: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the status API answered: to the citizen, and to another citizen who asked for the same."""
 
@@ -85,6 +102,7 @@ class Observed:
         statuses: By digisosId.
         signers: Certificates in PEM that each kommune's connector may sign with.
         root: The CA's certificate in PEM.
+        letters: Of the print channel.
     """
 
     records: list[Raw] = field(default_factory=list[Raw])
@@ -92,6 +110,7 @@ class Observed:
     statuses: dict[str, Seen] = field(default_factory=dict[str, Seen])
     signers: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     root: str = ""
+    letters: list[Letter] = field(default_factory=list[Letter])
 
     def dump(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
@@ -109,6 +128,7 @@ class Observed:
             "statuses": {name: asdict(one) for name, one in self.statuses.items()},
             "signers": self.signers,
             "root": self.root,
+            "letters": [asdict(one) for one in self.letters],
         }
 
     @classmethod
@@ -131,6 +151,7 @@ class Observed:
             {name: Seen(**one) for name, one in document["statuses"].items()},
             document["signers"],
             document["root"],
+            [Letter(**one) for one in document["letters"]],
         )
 
 
@@ -160,6 +181,13 @@ class TopicReader:
         }
         self.records: list[Raw] = []
         self._next: dict[tuple[str, int], int] = {}
+        self._lives = 0
+
+    def begin_again(self, options: dict[str, Any]) -> None:
+        """Go on with topics that were made anew; what was read of the former ones stays, before them."""
+        self._options |= options
+        self._next.clear()
+        self._lives += 1
 
     def read(self) -> list[Raw]:
         """Return all records there are, those of earlier calls first; each partition in order."""
@@ -198,7 +226,7 @@ class TopicReader:
                 self.records.append(
                     Raw(
                         *place,
-                        int(message.offset() or 0),
+                        int(message.offset() or 0) + self._lives * _A_LIFE,
                         int(message.timestamp()[1]),
                         bytes(message.key() or b""),
                         message.value(),
@@ -244,6 +272,16 @@ def _receipt(kommune: Path, melding_id: str) -> dict[str, Any]:
         except FileNotFoundError:
             continue
     return {}
+
+
+def read_letters(root: Path) -> list[Letter]:
+    """Return every letter set under the print channel's folder."""
+    found: dict[int, Letter] = {}
+    for folder in sorted([*root.glob("ko/*"), *root.glob("ferdig/*")]):
+        with suppress(FileNotFoundError):  # one that is moved while we look is seen in its new place
+            files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+            found[folder.stat().st_ino] = Letter(str(folder.relative_to(root)), folder.name, files)
+    return list(found.values())
 
 
 class StatusReader:

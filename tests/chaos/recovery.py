@@ -1,0 +1,125 @@
+"""What operators put right: Kafka's data lost, and dead letters sent again, with a crash in the middle of the act."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from environment import HTTP_PROCESS, KOMMUNER, ON_PAPER, OVER_FILES, OVER_HTTP
+from scenarios import BrokenPromiseError, Scenario
+from waiting import until
+
+from broker.krasj import KRASJ_ENV, KRASJ_FILE_ENV
+from schemas.codec import decode
+from schemas.records import DeadLetterRecord
+
+if TYPE_CHECKING:
+    from environment import World
+    from harness import Harness
+    from journal import Entry
+
+WHY: Final = "kaos"
+DEAD_WITHIN_S: Final = 40.0
+
+
+async def on_paper(h: Harness, run: str) -> int:
+    """A fagsystem that never answers: the watch withdraws, the letter is printed, and the citizen is told so."""
+    await asyncio.gather(h.send(run, *[ON_PAPER] * 3, ventet="PAPIR"), h.send(run, *KOMMUNER))
+    return 0
+
+
+async def wrong_key(h: Harness, run: str) -> int:
+    """A connector with the wrong key makes dead letters of what follows; the right one and a redrive deliver all, in order."""
+    number = OVER_HTTP[1]
+    began = datetime.now(UTC)
+    await _give_key(h.world, number, OVER_FILES)
+    entries = await h.send(run, *[number] * 3, more=1)
+    await _until_dead(h, entries)
+    await _give_key(h.world, number, number)
+    marker = h.world.new_marker()
+    redrive = ("dlq", "redrive", "--kommune", number, "--fra", began.strftime("%Y-%m-%dT%H:%M:%S"), "-b", WHY)
+    crashed = await h.world.formidler(
+        *redrive, **{KRASJ_ENV: "broker.gjenkjoring.after-publish", KRASJ_FILE_ENV: str(marker)}
+    )
+    if not marker.exists():
+        raise BrokenPromiseError(f"gjenkjøringen nådde ikke krasjpunktet: {crashed.stderr or crashed.stdout}")
+    done = await h.world.formidler(*redrive)
+    if done.returncode not in {0, 1}:
+        raise BrokenPromiseError(f"formidler dlq redrive: {done.stderr or done.stdout}")
+    return 1
+
+
+async def _give_key(world: World, number: str, owner: str) -> None:
+    """Let a kommune's connector begin anew with the key of ``owner``."""
+    path = world.layout.connector_config(HTTP_PROCESS.removeprefix("konnektor-"))
+    document: dict[str, Any] = yaml.safe_load(path.read_bytes())
+    for kommune in document["kommuner"]:
+        if kommune["kommunenummer"] == number:
+            name = f"kommune-{owner}"
+            kommune["nokler"] = [str(world.layout.key(name)), str(world.layout.certificate(name))]
+    path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
+    await world.stop(HTTP_PROCESS)
+    await world.start(HTTP_PROCESS)
+
+
+async def _until_dead(h: Harness, entries: list[Entry]) -> None:
+    wanted = {entry.digisos_id for entry in entries}
+
+    def dead() -> bool:
+        letters = [
+            decode(DeadLetterRecord, raw.value) for raw in h.topics.read() if raw.topic.endswith(".soknad.v1.dlq")
+        ]
+        counts = {one: sum(str(letter.digisos_id) == one for letter in letters) for one in wanted}
+        return all(count >= 2 for count in counts.values())
+
+    if not await until(lambda: asyncio.to_thread(dead), DEAD_WITHIN_S):
+        raise BrokenPromiseError("feil nøkkel førte ikke til døde brev")
+
+
+async def kafka_lost(h: Harness, run: str) -> int:
+    """Kafka's data folder is lost with søknader on their way: the runbook's commands, and all comes from the sender's copies."""
+    await h.send(run, *KOMMUNER)
+    await h.settle(run)
+    await h.fagsystem({"tilstand": "nede"})
+    waiting = await h.send(run, *KOMMUNER, *KOMMUNER)
+    await h.world.lose_kafka()
+    h.topics.begin_again(h.world.admin.confluent())
+    await _let_go_of_topics(h)
+    await h.fagsystem({"tilstand": "oppe"})
+    crash = "producers.omsending.before-commit"
+    marker = await h.world.restart_to_crash("producers", crash, 2)
+    first = await _send_again(h)
+    if not marker.exists():
+        raise BrokenPromiseError(f"omsendingen nådde ikke krasjpunktet: {first}")
+    told = await _send_again(h)
+    if not all(entry.accepted for entry in waiting):
+        raise BrokenPromiseError(f"ikke alt var akseptert før tapet: {told}")
+    return 1
+
+
+async def _let_go_of_topics(h: Harness) -> None:
+    """Tell each process that the new topics are the right ones, as docs/drift.md says, and start again."""
+    await h.world.start("broker")
+    await h.world.start("kvittering", "producers", "fagsystem", "konnektor-fjordsak", "konnektor-arkivmappe")
+    await h.world.stop("kvittering")
+    taken = await h.world.formidler("status", "godta-emner", "--json")
+    if taken.returncode:
+        raise BrokenPromiseError(f"formidler status godta-emner: {taken.stderr or taken.stdout}")
+    await h.world.start("kvittering")
+    for topic in ("fiks.transport.v1", *(f"fiks.{number}.soknad.v1" for number in h.world.layout.setup.kommuner())):
+        await h.world.formidler("utboks", "godta-emne", topic)  # those that it had not heard of need no word
+
+
+async def _send_again(h: Harness) -> str:
+    done = await h.world.formidler("avsenderkopi", "send", "--alle-ikke-mottatt", "--begrunnelse", WHY, "--json")
+    return done.stdout + done.stderr
+
+
+RECOVERIES: Final = (
+    Scenario("ingen svarer: brevet skrives ut", on_paper),
+    Scenario("feil nøkkel, gjenkjørt etter krasj", wrong_key),
+)
+LOSSES: Final = (Scenario("Kafkas data tapt", kafka_lost),)
+"""Last in a world: nothing is as it was afterwards."""
