@@ -13,9 +13,9 @@ from rich.markup import escape
 
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json, table
-from broker.clock import system_clock
 from broker.durations import format_duration, parse_duration
 from broker.issuer import SENDER_CLIENT_ID, load_issuer_key
+from broker.process_clock import ProcessClock
 from broker.supervisor.layout import Layout
 from broker.tokens import ClientTokens
 from crypto.certificates import load_certificate
@@ -97,7 +97,7 @@ async def _sender_token(http: httpx.AsyncClient, layout: Layout) -> str:
         key=load_issuer_key(layout.key("avsender")),
         certificate=load_certificate(layout.certificate("avsender")),
         http=http,
-        clock=system_clock,
+        clock=ProcessClock(layout.clock),  # the issuer follows a clock that was moved
     )
     try:
         return await tokens.access_token()
