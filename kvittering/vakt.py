@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.log import get_logger
@@ -163,7 +164,7 @@ class Vakt:
         if not changed:
             return
         for ids in _pages(await self._rows_of(changed)):
-            await self._store.write(lambda connection, ids=ids: recompute(connection, ids, self._store.frister_of))
+            await self._store.write(partial(recompute, ids=ids, frister_of=self._store.frister_of))
         noted = {knr: frister[knr] for knr in changed}
         await self._store.write(lambda connection: note_frister(connection, noted))
         get_logger().info("deadlines_computed", antall=len(changed))
@@ -173,7 +174,7 @@ class Vakt:
             return await self._store.read(undelivered)
         found: dict[DigisosId, None] = {}
         for kommunenummer in changed:
-            ids = await self._store.read(lambda connection, knr=kommunenummer: kommunes_waiting(connection, knr))
+            ids = await self._store.read(partial(kommunes_waiting, kommunenummer=kommunenummer))
             found |= dict.fromkeys(ids)
         return list(found)
 

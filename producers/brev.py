@@ -164,7 +164,7 @@ def _listed(nr: int, one: Vedlegg) -> str:
 
 
 def _line(pdf: FPDF, text: str, *, size: int = 11, style: str = "", space: int = 0) -> None:
-    pdf.set_font(_FONT, style, size)  # type: ignore[arg-type]  # "" or "B"
+    pdf.set_font(_FONT, style, size)
     pdf.cell(0, size * 0.5, _latin(text), new_x="LMARGIN", new_y="NEXT")
     pdf.ln(space)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
@@ -145,7 +146,7 @@ class Eskalerer:
         """Take out of the outbox what may not leave it any more (rule 5)."""
         now = self._clock()
         for one in await self._database.read(lambda connection: rows.expired(connection, now, MARGIN)):
-            if await self._database.write(lambda connection, one=one: _expire(connection, one, now)):
+            if await self._database.write(partial(_expire, one=one, now=now)):
                 self._tell(one, KANAL_KAFKA, FRIST_UTLOPT, critical=False)
 
     async def _begin(self, row: Eskalering) -> None:
@@ -287,9 +288,7 @@ class Eskalerer:
             return
         after, open_here = "", 0
         while True:
-            page = await self._database.read(
-                lambda connection, after=after: rows.sent_to(connection, kanal.navn, after)
-            )
+            page = await self._database.read(partial(rows.sent_to, kanal=kanal.navn, after=after))
             if not page:
                 break
             closed = await kanal.closed([row.melding_id for row in page])

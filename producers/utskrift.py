@@ -42,7 +42,7 @@ from schemas.names import MeldingId
 from schemas.records import KANAL_PRINT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from datetime import datetime
     from pathlib import Path
 
@@ -245,7 +245,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
+def _mapped() -> Generator[None]:
     try:
         yield
     except OSError as error:
