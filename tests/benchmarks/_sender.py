@@ -53,7 +53,7 @@ from producers.database import MIGRATIONS
 from producers.dokument import Dokument
 from producers.dokumentlager import DiskDokumentlager
 from producers.library import IntakeKeys, Producer
-from producers.outbox import Message, Outbox, Queued
+from producers.outbox import Outbox, Replaced, Sent
 from producers.relay import Relay
 from schemas.codec import encode
 from schemas.examples import make_pdf, make_soknad, make_vedlegg, synthetic_fodselsnummer
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from broker.kafka.settings import KafkaSettings
+    from producers.leases import Fence
 
 AVSENDER = Organisasjonsnummer("889640782")
 CONNECTOR = "acme"
@@ -265,12 +266,11 @@ class WatchedOutbox(Outbox):
         self.done = 0
         self._changed = asyncio.Event()
 
-    async def replace(self, sent: Iterable[Queued], new: Iterable[Message] = ()) -> list[Queued]:
-        gone = tuple(sent)
-        added = await super().replace(gone, new)
-        self.done += sum(queued.message.type == TRANSPORT_SENDT for queued in gone)
+    async def replace(self, sent: Sequence[Sent], fence: Fence | None = None) -> Replaced | None:
+        replaced = await super().replace(sent, fence)
+        self.done += sum(one.queued.message.type == TRANSPORT_SENDT for one in sent)
         self._changed.set()
-        return added
+        return replaced
 
     async def wait_until_done(self, count: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
