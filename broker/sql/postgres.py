@@ -40,8 +40,9 @@ LOCK_TIMEOUT_MS: Final = 15_000
 IDLE_TIMEOUT_MS: Final = 5_000
 """How long an instance that stopped in the middle of a transaction holds up the others; then the server ends it."""
 
-_WRITE_LOCK: Final = 0x46494B53_01
-_MIGRATION_LOCK: Final = 0x46494B53_02
+# Locks are the database's, and a store may have a schema to itself.
+_WRITE_LOCK: Final = "pg_advisory_xact_lock(1179208531, hashtext(current_schema()))"
+_MIGRATION_LOCK: Final = "pg_advisory_xact_lock(1179208532, hashtext(current_schema()))"
 _DEFAULTS: Final = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
     "application_name": "meldingsformidler",
@@ -55,7 +56,7 @@ _SESSION: Final = (
     " SET statement_timeout = 60000; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}"
 )
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
-_ENTER: Final = f"SELECT pg_advisory_xact_lock({_WRITE_LOCK}), pg_current_xact_id()::text".encode()
+_ENTER: Final = f"SELECT {_WRITE_LOCK}, pg_current_xact_id()::text".encode()
 _SERVER: Final = b"SELECT current_setting('fsync'), current_setting('server_encoding')"
 _STATUS: Final = b"SELECT pg_xact_status(%s::xid8)"
 _READ: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -195,7 +196,7 @@ class PostgresDatabase(GroupDatabase):
         with link.transaction():
             # Another instance may be at it, and it may take its time.
             link.execute(b"SET LOCAL lock_timeout = '10min'; SET LOCAL statement_timeout = 0")
-            link.execute(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})".encode())
+            link.execute(f"SELECT {_MIGRATION_LOCK}".encode())
             link.execute(_VERSIONS)
             version = self._known(link)
             for number, script in enumerate(self._migrations[version:], version + 1):

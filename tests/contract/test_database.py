@@ -388,6 +388,24 @@ async def test_another_stores_database_is_refused(postgres_url: str) -> None:
         await open_database(postgres_url, ("CREATE TABLE noe (id INTEGER);",)).open()
 
 
+async def test_stores_in_schemas_of_one_database_know_nothing_of_each_other(postgres_server: PostgresServer) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(connection: Connection) -> int:
+        begun.set()
+        assert go_on.wait(30)
+        return insert("slow")(connection)
+
+    places = [postgres_server.new_schema() for _ in range(2)]
+    async with open_database(places[0], MIGRATIONS) as one, open_database(places[1], (*MIGRATIONS, MORE)) as two:
+        slow = asyncio.create_task(one.write(slowly))
+        assert await asyncio.to_thread(begun.wait, 30)
+        await two.write(insert("quick"))
+        go_on.set()
+        assert await slow == 1
+        assert (await one.read(texts), await two.read(texts)) == (["slow"], ["quick"])
+
+
 async def test_a_deadlock_is_run_again(postgres_server: PostgresServer, postgres_url: str) -> None:
     runs: list[int] = []
     has_one, go_on = threading.Event(), threading.Event()

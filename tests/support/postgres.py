@@ -66,6 +66,10 @@ class PostgresServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop_and_remove()
+
+    def stop_and_remove(self) -> None:
+        """Leave nothing behind."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -92,6 +96,13 @@ class PostgresServer:
         with self.admin() as admin:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
         return name
+
+    def new_schema(self) -> str:
+        """Make a schema with nothing in it, and return the URL of those who keep their tables there: quicker than a database."""
+        name = f"s{secrets.token_hex(6)}"
+        with self.admin() as admin:
+            admin.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url()}?options=-csearch_path%3D{name}"
 
     def set(self, name: str, value: str) -> None:
         """Change a setting of the whole server, and return when it holds."""
