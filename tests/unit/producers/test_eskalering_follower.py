@@ -84,7 +84,7 @@ async def test_it_goes_on_from_where_it_was_when_reading_has_failed(
     assert withdrawals.problem() is not None
     running = asyncio.create_task(withdrawals.run())
     async with asyncio.timeout(10):
-        while len(await world.database.read(lambda c: rows.due(c, Tilstand.VENTER, world.now))) < 2:  # noqa: ASYNC110
+        while len(await world.database.read(lambda c: rows.due(c, Tilstand.VENTER, world.now))) < 2:  # noqa: ASYNC110 - rows have no event
             await asyncio.sleep(0.001)
     assert topic.opened == [{}, {TopicPartition(TRANSPORT, 0): 1}]
     assert withdrawals.problem() is None
