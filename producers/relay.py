@@ -56,6 +56,8 @@ MAX_IN_FLIGHT: Final = 256
 STOP_GRACE_S: Final = 5.0
 MAX_IN_FLIGHT_BYTES: Final = 16 * 1024 * 1024
 BACKLOG_EVERY_S: Final = 2.0
+REFILL: Final = 64
+"""So much room there must be before a full relay looks for more: each look goes past all that is under way."""
 RESCAN_S: Final = 5.0
 """So often the outbox is looked through from its beginning, whatever was found there before."""
 STORE: Final = "utboks"
@@ -198,7 +200,8 @@ class Relay:
         left = MAX_IN_FLIGHT_BYTES - sum(work.size for work in self._under_way.values())
         buckets = self._leases.buckets()
         shut = TRANSPORT in held or self._store.closed(now) or self._others.gate() is not None
-        if room <= 0 or left <= 0 or shut or (buckets is not None and not buckets):
+        full = room < min(REFILL, most) or left < MAX_IN_FLIGHT_BYTES // 4
+        if full or shut or (buckets is not None and not buckets):
             return None
         stuck = self._stuck | self._packages.closed(now) | self._expired.closed(now)
         return Bounds(

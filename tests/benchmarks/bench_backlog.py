@@ -68,7 +68,7 @@ SHORT, LONG = 1_000, 50_000
 MESSAGES = 3
 """What a søknad is on the topics: AKSEPTERT, itself, SENDT."""
 MEMORY_GOAL = 1.10
-DRAIN_GOAL = 0.5
+DRAIN_GOAL = 0.2
 AT_ONCE = 256
 DEADLINE_S = 300.0
 
