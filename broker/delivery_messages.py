@@ -262,4 +262,4 @@ class Limits:
     running: int = 32
     open_per_partition: int = 1000
     window: int = 20_000
-    open_bytes: int = 16 * 1024 * 1024
+    open_bytes: int = 8 * 1024 * 1024

@@ -95,6 +95,12 @@ class Job:
         return soknad_of(self.incoming.key) or (self.record.digisos_id if self.record else None)
 
     @property
+    def held_bytes(self) -> int:
+        """How much memory it holds: the value as it was read, and the package that was decoded from it."""
+        package = self.record.pakke if self.record else None
+        return len(self.incoming.value) + len(package or b"")
+
+    @property
     def withdraws(self) -> bool:
         """Whether it carries nothing, and withdraws its melding."""
         return self.record is not None and self.record.type == TILBAKEKALL

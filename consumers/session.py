@@ -272,7 +272,7 @@ class DeliverySession:
                 partition,
                 incoming.offset,
                 job.key,
-                size=len(incoming.value),
+                size=job.held_bytes,
                 urgent=record is not None and record.hastegrad == "NODHJELP",
                 redriven=job.redrives > 0,
                 error=job.error,

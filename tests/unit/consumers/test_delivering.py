@@ -254,6 +254,13 @@ def test_a_job_knows_whom_to_answer_for(incoming: Any, make_record: Any) -> None
     assert unreadable.sha256 == Sha256.of(b"junk")
 
 
+def test_a_job_counts_what_it_holds_in_memory(incoming: Any, make_record: Any) -> None:
+    record = incoming(make_record())
+    job = Job.of(record, NUMBER)
+    assert job.held_bytes == len(record.value) + len(job.record.pakke)
+    assert Job.of(incoming(b"junk", key=b"?"), NUMBER).held_bytes == 4
+
+
 @pytest.mark.parametrize("value", [b"99999999999999999999", b"1001", b"-1", b"1_0", b"+1"])
 def test_rounds_beyond_all_reason_are_none(incoming: Any, make_record: Any, value: bytes) -> None:
     assert Job.of(incoming(make_record(), headers=((GJENKJORINGER_HEADER, value),)), NUMBER).redrives == 0
