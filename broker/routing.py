@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -134,6 +135,7 @@ def dead_letter_topic(kommunenummer: Kommunenummer) -> str:
     return f"fiks.{kommunenummer}.soknad.v1.dlq"
 
 
+@lru_cache(maxsize=4096)
 def parse_topic(name: str) -> TopicName:
     """Return what ``name`` says.
 

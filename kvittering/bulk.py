@@ -107,7 +107,7 @@ def _keep_letter(folded: Folded, read: ReadRecord, letter: Outgoing) -> None:
 
 def _fold_one(folded: Folded, reads: list[ReadRecord], now: datetime) -> None:
     """Apply a søknad's facts one by one, as the live path does, and project what they come to once."""
-    empty = state = SoknadState(digisos_id=soknad_with_facts(reads[0]))
+    state = SoknadState(digisos_id=soknad_with_facts(reads[0]))
     verdicts: Verdicts | None = None
     first: dict[str, Incoming] = {}
     for read in reads:
@@ -124,7 +124,7 @@ def _fold_one(folded: Folded, reads: list[ReadRecord], now: datetime) -> None:
             _keep_letter(folded, read, refused_letter(refused, read, first.__getitem__, now))
         if change.state is not state:
             state, verdicts = change.state, change.verdicts
-    if state == empty:
+    if not (state.transport or state.kvitteringer or state.hendelser):
         return  # nothing that was said about it counts: the live path keeps no row of it either
     projection = project(state, verdicts)
     record = status_record(projection)

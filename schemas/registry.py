@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Final
 
@@ -83,6 +83,7 @@ def versions(kind: str) -> tuple[RegisteredSchema, ...]:
     return tuple(sorted((s for s in SCHEMAS if s.kind == kind), key=lambda s: s.version))
 
 
+@cache
 def latest(kind: str) -> RegisteredSchema:
     """Return the newest version of ``kind``, which is what we write.
 
