@@ -1,4 +1,8 @@
-"""Reads ``fiks.transport.v1`` for what the watch withdrew and what a person ended, from where the sender's database left off."""
+"""Reads ``fiks.transport.v1`` for what the watch withdrew and what a person ended, from where the sender's database left off.
+
+A topic that is shorter than what was read of it was made anew: it is read from its beginning, since a withdrawal is known by its
+message and channel, and to read one twice is to read it once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from broker.record import TopicPartition
 from broker.routing import TRANSPORT
 from producers import eskalering_rows as rows
 from schemas.codec import decode
-from schemas.errors import ConfigurationError, ContractError, StoreError, TransportError
+from schemas.errors import ConfigurationError, ContractError, StoreError, TopicShorterError, TransportError
 from schemas.records import (
     TRANSPORT_MAX_RETRIESAVBRUDD,
     TRANSPORT_STOPPET,
@@ -56,6 +60,10 @@ class Withdrawals:
         while True:
             try:
                 await self._follow()
+            except TopicShorterError as error:
+                get_logger().warning("withdrawals_read_again", topic=TRANSPORT, exc_info=error)
+                await self._forget()
+                continue
             except (TransportError, StoreError, ConfigurationError) as error:
                 self._problem = f"overføringene kan ikke leses ({error.code})"
                 get_logger().warning("withdrawals_not_read", topic=TRANSPORT, vent_s=RETRY_S, exc_info=error)
@@ -67,6 +75,13 @@ class Withdrawals:
             self._problem = None
             async for batch in tail:
                 await self.take_in(batch)
+
+    async def _forget(self) -> None:
+        try:
+            await self._database.write(rows.forget_offsets)
+        except StoreError as error:
+            get_logger().warning("withdrawals_not_read", topic=TRANSPORT, vent_s=RETRY_S, exc_info=error)
+            await asyncio.sleep(RETRY_S)
 
     async def take_in(self, batch: Sequence[Incoming]) -> int:
         """Note what a batch says, with how far was read; return how many escalations began.

@@ -228,6 +228,11 @@ def note_offsets(connection: Connection, read: Mapping[TopicPartition, int]) -> 
     )
 
 
+def forget_offsets(connection: Connection) -> None:
+    """Forget how far was read: the topic is another one."""
+    connection.execute("DELETE FROM eskalering_lest")
+
+
 def _eskalering(row: Any) -> Eskalering:
     return Eskalering(
         MeldingId(row[0]),

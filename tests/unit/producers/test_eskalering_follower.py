@@ -13,7 +13,7 @@ from producers import eskalering_rows as rows
 from producers.eskalering_follower import Withdrawals
 from producers.eskalering_rows import Tilstand
 from schemas.codec import encode
-from schemas.errors import BrokerUnavailableError, ConfigurationError, StoreError
+from schemas.errors import BrokerUnavailableError, ConfigurationError, StoreError, TopicShorterError
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId, Uuid
 from schemas.records import TransportRecord
 
@@ -88,5 +88,23 @@ async def test_it_goes_on_from_where_it_was_when_reading_has_failed(
             await asyncio.sleep(0.001)
     assert topic.opened == [{}, {TopicPartition(TRANSPORT, 0): 1}]
     assert withdrawals.problem() is None
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    again = make_record(world, "TTL_TIDSAVBRUDD", 0)
+    topic = Topic(
+        [make_record(world, "TTL_TIDSAVBRUDD", 7)], TopicShorterError("kortere", topics=(TRANSPORT,)), [again]
+    )
+    running = asyncio.create_task(Withdrawals(world.database, topic.open, world.clock).run())
+    async with asyncio.timeout(10):
+        while await world.database.read(rows.offsets) != {TopicPartition(TRANSPORT, 0): 1}:  # noqa: ASYNC110 - rows have no event
+            await asyncio.sleep(0.001)
+    assert topic.opened == [{}, {}]
+    assert len(await world.database.read(lambda c: rows.due(c, Tilstand.VENTER, world.now))) == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
