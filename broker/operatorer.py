@@ -66,9 +66,9 @@ class Operator:
         """The actor that it signs for."""
         return f"{OPERATOR_PREFIX}{self.navn}"
 
-    def sign(self, payload: bytes) -> str:
-        """Return the compact JWS of ``payload``."""
-        return sign_jws(payload, self.private_key, self.certificate, typ=SIGNATURE_TYPE)
+    def sign(self, payload: bytes, *, typ: str = SIGNATURE_TYPE) -> str:
+        """Return the compact JWS of ``payload``; ``typ`` says what is signed."""
+        return sign_jws(payload, self.private_key, self.certificate, typ=typ)
 
 
 class Operatorer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from producers import eskalering_rows, gjenoppretting, kopi_rows, leases, outbox, topic_watch
+from producers import eskalering_rows, gjenoppretting, kopi_rows, leases, outbox, recall_rows, topic_watch
 
 MIGRATIONS: Final = (
     *outbox.MIGRATIONS,
@@ -18,5 +18,6 @@ MIGRATIONS: Final = (
     gjenoppretting.MIGRATION,
     eskalering_rows.MIGRATION,
     eskalering_rows.EXPIRY_MIGRATION,
+    recall_rows.MIGRATION,
 )
 """SQL scripts in order of arrival; only ever added to."""

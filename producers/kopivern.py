@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from broker.kafka.subscriber import KafkaTail
+from broker.operatorer import Operatorer
 from crypto.certificates import load_certificate
 from crypto.key_wrap import KeyWrapper
 from crypto.trust import Trust
@@ -14,9 +15,12 @@ from producers.forsegling import Forsegler
 from producers.kopi_routes import KopiDrift, kopi_router
 from producers.kvittering_follower import KvitteringFollower
 from producers.omsending import Omsender
+from producers.recall import Tilbakekaller
+from producers.recall_routes import RecallDrift, recall_router
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -42,10 +46,18 @@ class Kopivern:
         following: Keeps the katalog.
         kafka: Where, and as whom.
         clock: What the time is.
+        operatorer: Folder with the register of operators; None when nobody may recall.
     """
 
     def __init__(
-        self, kopier: Avsenderkopier, katalog: Katalog, following: KatalogFollower, kafka: KafkaSettings, clock: Clock
+        self,
+        kopier: Avsenderkopier,
+        katalog: Katalog,
+        following: KatalogFollower,
+        kafka: KafkaSettings,
+        clock: Clock,
+        *,
+        operatorer: Path | None = None,
     ) -> None:
         def tail(topics: Iterable[str], offsets: Mapping[TopicPartition, int]) -> KafkaTail:
             return KafkaTail(kafka, topics, offsets=offsets, client_id="producers-kvitteringer")
@@ -53,6 +65,8 @@ class Kopivern:
         self.kopier = kopier
         self.forsegler = Forsegler(katalog, kopier, clock)
         self._omsender = Omsender(kopier, self.forsegler, clock)
+        register = Operatorer(operatorer).load if operatorer else None
+        self._recall = Tilbakekaller(kopier.database, self._omsender, register, clock, kopier.wake)
         self._katalog_ready = following.caught_up
         self._sealing_changed = following.listen()
         self._follower = KvitteringFollower(
@@ -87,12 +101,13 @@ class Kopivern:
             trust=Trust(pinned=[load_certificate(path) for path in signers]),
             added=outbox.added.set,
         )
-        return cls(kopier, katalog, following, kafka, clock)
+        return cls(kopier, katalog, following, kafka, clock, operatorer=settings.operatorer)
 
     def install(self, app: FastAPI, health: Health, tokens: TokenVerifier, avsender: Organisasjonsnummer) -> None:
         """Add the operators' routes, and what ``/isready`` tells."""
         health.add_notice("sertifikater", self.forsegler.problem)
         app.include_router(kopi_router(KopiDrift(tokens, avsender, self.kopier, self._omsender)))
+        app.include_router(recall_router(RecallDrift(tokens, avsender, self._recall)))
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to look at certificates and to read kvitteringer."""

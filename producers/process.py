@@ -23,6 +23,7 @@ def environment(layout: Layout) -> dict[str, str]:
         "MOTTAK_CERTIFICATE": str(layout.certificate("mottak")),
         "MOTTAK_KEYS": json.dumps(mottak),
         "KOPI_KEYS": json.dumps([str(layout.kopi_key)]),
+        "OPERATORER": str(layout.folder),
         "UTSKRIFT": str(layout.utskrift),
         "EIER_KEY": str(layout.eier_key),
         "ISSUER": layout.issuer_url,

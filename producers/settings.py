@@ -36,6 +36,7 @@ class ProducersSettings(BaseSettings):
         jwks_url: Where the issuer's keys are.
         audience: The ``aud`` of tokens.
         frist_bekreftet: How long a receiver may wait before it begins, where the katalog does not say: ``24h``.
+        operatorer: Folder with the register of operators, who sign what they demand; without it nobody may recall anything.
         utskrift: Folder of the letters to print; without it there is no print channel.
         allow_clear_files: Whether files may come in clear.
         max_file_mib: One file, in MiB.
@@ -64,6 +65,7 @@ class ProducersSettings(BaseSettings):
     jwks_url: str
     audience: str = "meldingsformidler"
     frist_bekreftet: Duration = FRIST_BEKREFTET
+    operatorer: Path | None = None
     utskrift: Path | None = None
     allow_clear_files: bool = False
     max_file_mib: int = Field(default=10, gt=0)

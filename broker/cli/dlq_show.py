@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _MINUTE: Final = 60
 
 WHY: Final = {
-    "strippet": "innholdet fikk ikke plass i brevet; send fra avsenders kopi: formidler recall send",
-    "utlopt": "fristen er ute, og neste kanal har meldingen; send fra avsenders kopi: formidler recall send",
+    "strippet": "innholdet fikk ikke plass i brevet; send fra avsenders kopi: formidler recall send --melding ID",
+    "utlopt": "fristen er ute, så ingen konnektor begynner på den; neste kanal har meldingen",
     "fremmed": "brevet sier at det kommer fra en annen kommunes emne; meld fra til leverandøren",
     "parkert": "parkert av en operatør; bruk --tving",
     "lokkevern": "gjenkjørt for mange ganger; finn årsaken, og bruk --tving",

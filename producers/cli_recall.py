@@ -1,0 +1,326 @@
+"""``formidler recall``: which søknader are affected by a mistake, and withdrawing or re-sending them.
+
+The command signs as an operator; the ``producers`` process judges the signature and does the work.
+
+Exit codes: 0 done, or proposed · 1 refused · 2 wrong usage · 3 an address does not answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import httpx
+import typer
+from rich.markup import escape
+
+from broker.cli.acting import OperatorOption, ReasonOption, clock_of, parsed, reason
+from broker.cli.options import DataOption, JsonOption
+from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json, table
+from broker.krav import Godkjenning, Krav, sign
+from broker.operatorer import Operatorer
+from broker.runtime import run_command
+from producers.drift_client import DriftClient, drift_client
+from producers.recall import SEND, TREKK, RecallUtvalg
+from producers.recall_routes import PREFIX
+from schemas.errors import ApprovalError
+from schemas.names import DigisosId, Kommunenummer, MeldingId, NokkelId, Sha256, Uuid
+
+T = TypeVar("T")
+SHOWN: Final = 100
+
+app = typer.Typer(
+    help="Tilbakekalling: finn de søknadene som er berørt av en feil, trekk dem eller send dem på nytt.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+KommuneOption = Annotated[str | None, typer.Option("--kommune", help="Bare denne kommunens, fire siffer.")]
+MeldingOption = Annotated[list[str] | None, typer.Option("--melding", help="Bare denne meldingen. Kan gjentas.")]
+SoknadOption = Annotated[str | None, typer.Option("--soknad", help="Bare denne søknadens, digisosId.")]
+NokkelOption = Annotated[str | None, typer.Option("--nokkel", help="Bare det som er forseglet for dette sertifikatet.")]
+FraOption = Annotated[datetime | None, typer.Option("--fra", help="Innsendt fra og med dette tidspunktet (UTC).")]
+TilOption = Annotated[datetime | None, typer.Option("--til", help="Innsendt før dette tidspunktet (UTC).")]
+VersjonOption = Annotated[str | None, typer.Option("--avsenderversjon", help="Bare fra denne versjonen av avsenderen.")]
+SkjemaOption = Annotated[str | None, typer.Option("--skjemaversjon", help="Bare med denne versjonen av soknad.json.")]
+TorrFlag = Annotated[bool, typer.Option("--torr", help="Endre ingenting; vis hva som er berørt.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--intake-url", envvar="FORMIDLER_INTAKE_URL", help="Avsenderens adresse, i stedet for --data."),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option("--token", envvar="FORMIDLER_TOKEN", help="Maskintoken. Uten: hentes med nøkkelen i --data."),
+]
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Whom a command asks, and as whom."""
+
+    data: Path
+    url: str | None
+    token: str | None
+
+
+@app.command("sok", epilog="Eksempel: formidler recall sok --avsenderversjon 2.4.1 --fra 2026-11-20")
+def search(
+    *,
+    data: DataOption,
+    kommune: KommuneOption = None,
+    melding: MeldingOption = None,
+    soknad: SoknadOption = None,
+    nokkel: NokkelOption = None,
+    fra: FraOption = None,
+    til: TilOption = None,
+    avsenderversjon: VersjonOption = None,
+    skjemaversjon: SkjemaOption = None,
+    antall: Annotated[int, typer.Option("--antall", min=1, max=500, help="Vis høyst så mange.")] = SHOWN,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Finn søknadene som er berørt, og hvor langt hver av dem har kommet. Også de som er mottatt, er berørt."""
+    utvalg = _utvalg(
+        kommune=kommune,
+        melding=melding,
+        soknad=soknad,
+        nokkel=nokkel,
+        fra=fra,
+        til=til,
+        avsenderversjon=avsenderversjon,
+        skjemaversjon=skjemaversjon,
+    )
+    found = _ask(_Where(data, url, token), lambda client: _look(client, utvalg, TREKK, antall))
+    _show(found, as_json=as_json)
+
+
+@app.command("trekk", epilog="Eksempel: formidler recall trekk --avsenderversjon 2.4.1 -b 'feil i skjemaet' --torr")
+def withdraw(
+    *,
+    data: DataOption,
+    kommune: KommuneOption = None,
+    melding: MeldingOption = None,
+    soknad: SoknadOption = None,
+    nokkel: NokkelOption = None,
+    fra: FraOption = None,
+    til: TilOption = None,
+    avsenderversjon: VersjonOption = None,
+    skjemaversjon: SkjemaOption = None,
+    torr: TorrFlag = False,
+    begrunnelse: ReasonOption = None,
+    operator: OperatorOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trekk tilbake det som ikke er mottatt, og si hva det er for sent for.
+
+    Flere enn grensen (`formidler operator list`) blir et forslag som en annen operatør må godkjenne.
+    """
+    utvalg = _utvalg(
+        kommune=kommune,
+        melding=melding,
+        soknad=soknad,
+        nokkel=nokkel,
+        fra=fra,
+        til=til,
+        avsenderversjon=avsenderversjon,
+        skjemaversjon=skjemaversjon,
+    )
+    _act(TREKK, utvalg, _Where(data, url, token), operator, begrunnelse, torr=torr, as_json=as_json)
+
+
+@app.command("send", epilog="Eksempel: formidler recall send --kommune 0301 --fra 2026-11-20 -b 'mistet i fagsystemet'")
+def send(
+    *,
+    data: DataOption,
+    kommune: KommuneOption = None,
+    melding: MeldingOption = None,
+    soknad: SoknadOption = None,
+    nokkel: NokkelOption = None,
+    fra: FraOption = None,
+    til: TilOption = None,
+    avsenderversjon: VersjonOption = None,
+    skjemaversjon: SkjemaOption = None,
+    torr: TorrFlag = False,
+    begrunnelse: ReasonOption = None,
+    operator: OperatorOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send på nytt fra avsenderens kopier det som ikke er mottatt. Kopien av det som er mottatt, er destruert."""
+    utvalg = _utvalg(
+        kommune=kommune,
+        melding=melding,
+        soknad=soknad,
+        nokkel=nokkel,
+        fra=fra,
+        til=til,
+        avsenderversjon=avsenderversjon,
+        skjemaversjon=skjemaversjon,
+    )
+    _act(SEND, utvalg, _Where(data, url, token), operator, begrunnelse, torr=torr, as_json=as_json)
+
+
+@app.command("approve", epilog="Eksempel: formidler recall approve 0d2c7f5e-3a51-4d0e-8a3c-0a6a5f7a2b11 --operator ola")
+def approve(
+    tilbakekalling: Annotated[str, typer.Argument(metavar="ID", help="Forslaget, fra `recall list`.")],
+    *,
+    data: DataOption,
+    operator: OperatorOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Godkjenn en annens forslag, og utfør det på nøyaktig de meldingene det ble laget for."""
+    (wanted,) = parsed([tilbakekalling], Uuid, "ID")
+    now = clock_of(data)()
+    who = Operatorer(data).choose(operator, now)
+
+    async def work(client: DriftClient) -> dict[str, Any]:
+        recall = next((one for one in await _recalls(client) if one["id"] == wanted), None)
+        if recall is None:
+            raise ApprovalError("det er ingen slik tilbakekalling; se `formidler recall list`")
+        given = Godkjenning(
+            aktor=who.aktor,
+            tidspunkt=now,
+            id=wanted,
+            digest=Sha256(recall["digest"]),
+            krav=Sha256.of(recall["krav"].encode()),
+        )
+        return await client.post(f"{PREFIX}/{wanted}/godkjenn", {"jws": sign(given, who)})
+
+    _finish(_ask(_Where(data, url, token), work), as_json=as_json)
+
+
+@app.command("list", epilog="Eksempel: formidler recall list")
+def list_recalls(
+    *, data: DataOption, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """List tilbakekallinger: forslag, og det som er utført."""
+    found = _ask(_Where(data, url, token), _recalls)
+    if as_json:
+        print_json(found)
+        return
+    names = ("id", "handling", "tilstand", "antall", "aktor", "godkjentAv", "begrunnelse")
+    table(
+        "Id", "Handling", "Tilstand", "Antall", "Av", "Godkjent av", "Hvorfor",
+        rows=[tuple(escape(str(one[name] or "–")) for name in names) for one in found],
+    )  # fmt: skip
+
+
+def _utvalg(
+    *,
+    kommune: str | None,
+    melding: list[str] | None,
+    soknad: str | None,
+    nokkel: str | None,
+    fra: datetime | None,
+    til: datetime | None,
+    avsenderversjon: str | None,
+    skjemaversjon: str | None,
+) -> RecallUtvalg:
+    return RecallUtvalg(
+        kommunenummer=_one(kommune, Kommunenummer, "--kommune"),
+        meldinger=parsed(melding, MeldingId, "--melding"),
+        digisos_id=_one(soknad, DigisosId, "--soknad"),
+        nokkel_id=_one(nokkel, NokkelId, "--nokkel"),
+        fra=None if fra is None else fra.replace(tzinfo=UTC),
+        til=None if til is None else til.replace(tzinfo=UTC),
+        avsenderversjon=avsenderversjon,
+        skjemaversjon=skjemaversjon,
+    )
+
+
+def _one(text: str | None, form: Callable[[str], T], option: str) -> T | None:
+    return None if text is None else parsed([text], form, option)[0]
+
+
+async def _look(client: DriftClient, utvalg: RecallUtvalg, handling: str, antall: int) -> dict[str, Any]:
+    body = {"utvalg": utvalg.model_dump(mode="json", by_alias=True), "handling": handling, "antall": antall}
+    return await client.post(f"{PREFIX}/sok", body)
+
+
+async def _recalls(client: DriftClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await client.get(PREFIX))["tilbakekallinger"]
+    return found
+
+
+def _act(
+    handling: str,
+    utvalg: RecallUtvalg,
+    where: _Where,
+    operator: str | None,
+    begrunnelse: str | None,
+    *,
+    torr: bool,
+    as_json: bool,
+) -> None:
+    if utvalg == RecallUtvalg():
+        raise typer.BadParameter("oppgi hvilke søknader det gjelder")
+    if torr:
+        _show(_ask(where, lambda client: _look(client, utvalg, handling, SHOWN)), as_json=as_json)
+        return
+    why, now = reason(begrunnelse), clock_of(where.data)()
+    who = Operatorer(where.data).choose(operator, now)
+
+    async def work(client: DriftClient) -> dict[str, Any]:
+        found = await _look(client, utvalg, handling, 1)
+        krav = Krav(
+            aktor=who.aktor,
+            tidspunkt=now,
+            id=Uuid.new(),
+            handling=handling,
+            utvalg=utvalg.model_copy(update={"til_nr": found["tilNr"]}).to_json(),
+            digest=Sha256(found["digest"]),
+            antall=found["antall"],
+            begrunnelse=why,
+        )
+        return await client.post(PREFIX, {"jws": sign(krav, who)})
+
+    _finish(_ask(where, work), as_json=as_json)
+
+
+def _show(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    names = ("meldingId", "kommunenummer", "innsendt", "kanal", "avsenderversjon", "skjemaversjon", "stand")
+    rows = [tuple(escape(str(one[name] or "–")) for name in names) for one in found["meldinger"]]
+    table("Melding", "Kommune", "Innsendt", "Kanal", "Avsender", "Skjema", "Hvor langt", rows=rows)
+    console.print(f"{found['antall']} meldinger er berørt; {len(rows)} vises")
+
+
+def _finish(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    if result["tilstand"] == "FORESLATT":
+        console.print(
+            f"Det er flere enn du kan gjøre alene. Forslaget er [bold]{result['id']}[/]; en annen operatør kjører:\n"
+            f"  formidler recall approve {result['id']}",
+            soft_wrap=True,
+        )
+        return
+    for what, count in sorted(result["antall"].items()):
+        console.print(f"{count} {escape(what)}")
+    for melding in result["forSent"]:
+        console.print(f"for sent, er mottatt: {melding}")
+
+
+def _ask(where: _Where, question: Callable[[DriftClient], Awaitable[T]]) -> T:
+    async def work() -> T:
+        async with drift_client(where.data, where.url, where.token) as client:
+            return await question(client)
+
+    try:
+        return run_command(work())
+    except httpx.RequestError as error:
+        address = error.request.url.copy_with(path="/", query=None)
+        complain(f"{address} svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
+        raise typer.Exit(EXIT_UNREACHABLE) from None
