@@ -9,7 +9,8 @@ Rules:
 4. Migrations are a list that only grows. ``PRAGMA user_version`` counts how many were run; a database with more than we know
    is refused.
 5. One process writes a file (``broker.sql.lock``); others may read it.
-6. What is deleted is overwritten (``secure_delete``): keys are destroyed by deleting them.
+6. What is deleted is overwritten (``secure_delete``), and gone from the log as well after ``scrub`` or ``close``: keys are
+   destroyed by deleting them.
 
 The asyncio bridge over ``sqlite3`` costs a fifth of aiosqlite's, and the fsync is shared.
 """
