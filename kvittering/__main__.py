@@ -15,7 +15,7 @@ from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import KafkaTail, read_from_start
 from broker.katalog import Katalog, KatalogFollower
-from broker.process_clock import check_time, process_clock
+from broker.process_clock import ProcessClock, check_time, process_clock
 from broker.routing import KATALOG
 from broker.runtime import run_process
 from broker.settings import load_settings
@@ -46,7 +46,6 @@ async def main(stop: asyncio.Event) -> None:
     """Follow the topics and serve the status, until ``stop``."""
     settings = load_settings(KvitteringSettings)
     kafka = KafkaSettings.from_environment(os.environ)
-    eier_key = load_secret(settings.eier_key, MIN_EIER_KEY_BYTES)
     keys = KeyRing.load(*settings.innsyn_keys)
     clock = process_clock(os.environ)
     katalog, hub, health = Katalog(), Hub(), Health()
@@ -62,9 +61,8 @@ async def main(stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         check_time(await store.newest(), clock())
-        publisher = KafkaPublisher(
-            kafka, client_id=CLIENT_ID
-        )  # connects by itself: the status is shown without Kafka too
+        # It connects by itself: the status is shown without Kafka too.
+        publisher = KafkaPublisher(kafka, client_id=CLIENT_ID)
         leaving.push_async_callback(publisher.stop)
         applier = Applier(katalog=katalog, store=store, keys=keys, hub=hub, clock=clock)
         identities = KafkaIdentities(kafka)
@@ -77,32 +75,10 @@ async def main(stop: asyncio.Event) -> None:
             applier=applier,
             guard=TopicGuard(store, identities.seen),
         )
-        vakt = Vakt(
-            store=store,
-            katalog=katalog,
-            defaults=settings.frister(),
-            reader=follower,
-            clock=clock,
-            queued=applier.stored,
-        )
+        vakt = _vakt(settings, store=store, katalog=katalog, follower=follower, applier=applier, clock=clock)
         outbox = OutboxPublisher(store, publisher, applier.stored, begin=follower.caught_up)
-        health.add_check("katalog", katalog_follower.problem)
-        health.add_check("emner", follower.problem)
-        health.add_check("lager", applier.problem)
-        health.add_check("utboks", outbox.problem)
-        health.add_check("klokke", clock.problem)
-        tokens = TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock)
-        innsyn = Innsyn(
-            store,
-            hub,
-            tokens,
-            eier_key,
-            katalog,
-            settings.avsendere,
-            settings.heartbeat_s,
-            settings.max_stream_s,
-            clock,
-        )
+        _add_checks(health, katalog=katalog_follower, follower=follower, applier=applier, outbox=outbox, clock=clock)
+        innsyn = _innsyn(settings, store=store, hub=hub, http=http, katalog=katalog, clock=clock)
         following = [
             tasks.create_task(katalog_follower.run()),
             tasks.create_task(follower.run(katalog_follower.caught_up)),
@@ -117,6 +93,63 @@ async def main(stop: asyncio.Event) -> None:
         await serving
         for task in following:
             task.cancel()
+
+
+def _add_checks(
+    health: Health,
+    *,
+    katalog: KatalogFollower,
+    follower: Follower,
+    applier: Applier,
+    outbox: OutboxPublisher,
+    clock: ProcessClock,
+) -> None:
+    health.add_check("katalog", katalog.problem)
+    health.add_check("emner", follower.problem)
+    health.add_check("lager", applier.problem)
+    health.add_check("utboks", outbox.problem)
+    health.add_check("klokke", clock.problem)
+
+
+def _vakt(
+    settings: KvitteringSettings,
+    *,
+    store: StatusStore,
+    katalog: Katalog,
+    follower: Follower,
+    applier: Applier,
+    clock: ProcessClock,
+) -> Vakt:
+    return Vakt(
+        store=store,
+        katalog=katalog,
+        defaults=settings.frister(),
+        reader=follower,
+        clock=clock,
+        queued=applier.stored,
+    )
+
+
+def _innsyn(
+    settings: KvitteringSettings,
+    *,
+    store: StatusStore,
+    hub: Hub,
+    http: httpx.AsyncClient,
+    katalog: Katalog,
+    clock: ProcessClock,
+) -> Innsyn:
+    return Innsyn(
+        store=store,
+        hub=hub,
+        tokens=TokenVerifier(settings.issuer, settings.audience, HttpJwks(settings.jwks_url, http), clock),
+        eier_key=load_secret(settings.eier_key, MIN_EIER_KEY_BYTES),
+        katalog=katalog,
+        avsendere=settings.avsendere,
+        heartbeat_s=settings.heartbeat_s,
+        max_stream_s=settings.max_stream_s,
+        clock=clock,
+    )
 
 
 if __name__ == "__main__":
