@@ -22,7 +22,7 @@ from crypto.envelope import check_forsendelse, open_package
 from crypto.spool import Spool
 from producers import kopi_rows, metrics
 from producers.kopi_rows import Kopi as Kopi  # noqa: PLC0414 - offered here
-from producers.kopi_rows import Utvalg as Utvalg  # noqa: PLC0414
+from producers.kopi_rows import Utvalg as Utvalg  # noqa: PLC0414 - likewise
 from producers.queueing import withdraw
 from producers.revisjonsbok import write_act
 from schemas.errors import CopyGoneError, UnsealError
