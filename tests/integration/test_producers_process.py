@@ -242,6 +242,40 @@ async def test_while_kafka_is_away_soknader_are_accepted_and_leave_when_it_is_ba
     assert [one.type for one in events].count("SENDT") == 5
 
 
+async def test_kafka_can_be_stopped_for_long_and_what_was_accepted_meanwhile_leaves_in_order(world: World) -> None:
+    count = 60
+    async with running(world) as process:
+        first = await process.send(make_citizen(500, world.number), "foer-stansen")
+        await world.transport(first)
+        await asyncio.to_thread(world.kafka.server.kill)
+        try:
+            sending = [process.send(make_citizen(nr, world.number), f"stans-{nr}") for nr in range(count)]
+            ids = await asyncio.gather(*sending)
+
+            async def told() -> bool:
+                answer = await process.http.get("/isready")
+                text = answer.json()["mangler"].get("kafka", "")
+                return answer.status_code == 503 and bool(
+                    re.search(rf"nå i \d+ s; søknader tas imot, {2 * count} meldinger venter .* i \d+ s", text)
+                )
+
+            await eventually(told)
+        finally:
+            await asyncio.to_thread(world.kafka.server.start)
+        events = await world.transport(*ids)
+        found = await world.records(
+            soknad_topic(world.number), lambda found: len({record.key for record in found}) == count + 1
+        )
+        await process.wait_ready()
+        assert queued(world) == 0
+    first_seen: dict[str, list[str]] = {}
+    for event in events:
+        seen = first_seen.setdefault(event.digisos_id, [])
+        seen += [event.type] if event.type not in seen else []
+    assert set(map(tuple, first_seen.values())) == {("AKSEPTERT", "SENDT")}
+    assert {record.key for record in found} == {one.encode() for one in [first, *ids]}
+
+
 async def test_without_kafka_at_the_start_the_process_waits_and_says_why(world: World) -> None:
     (port,) = free_ports(1)
     world.settings = world.settings.model_copy(update={"bootstrap": f"127.0.0.1:{port}"})
