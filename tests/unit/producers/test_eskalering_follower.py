@@ -98,7 +98,7 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
     monkeypatch.setattr(module, "RETRY_S", 0.001)
     again = make_record(world, "TTL_TIDSAVBRUDD", 0)
     topic = Topic(
-        [make_record(world, "TTL_TIDSAVBRUDD", 7)], TopicShorterError("kortere", topics=(TRANSPORT,)), [again]
+        [make_record(world, "TTL_TIDSAVBRUDD", 7)], TopicShorterError("kortere", topics=frozenset({TRANSPORT})), [again]
     )
     running = asyncio.create_task(Withdrawals(world.database, topic.open, world.clock).run())
     async with asyncio.timeout(10):
