@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import httpx
 import yaml
 from network import Network, ProxiedFolder
 from waiting import until
@@ -191,6 +192,23 @@ class World:
     async def start(self, *names: str) -> None:
         """Start processes, and wait until each is ready or a minute has passed."""
         await self.up.start_all([self._specs[name] for name in names])
+
+    async def start_to_see(self, name: str, text: str) -> None:
+        """Start a process that is not going to be ready, and return when its ``/isready`` says ``text``."""
+        starting = asyncio.create_task(self.up.start(self._specs[name]))
+
+        async def says() -> bool:
+            try:
+                async with httpx.AsyncClient(timeout=2) as http:
+                    return text in (await http.get(f"{self.layout.address(name)}/isready")).text
+            except httpx.TransportError:
+                return False
+
+        seen = await until(says, RESTART_WITHIN_S)
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not seen:
+            raise TimeoutError(f"{name} sa aldri «{text}»")
 
     async def formidler(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command as an operator does, on this set-up."""

@@ -167,7 +167,7 @@ class Load:
         There is no ettersendelse over HTTP: this is a second sender, with the sender's keys, straight to the topics.
         Its AKSEPTERT names no owner, so that producers do not miss it in their own register.
         """
-        if soknad.digisos_id is None or not await self._is_sent(soknad):
+        if soknad.digisos_id is None or not await self.is_sent(soknad):
             return None
         rng = self._rng
         content = make_pdf(rng, 3000)
@@ -188,7 +188,7 @@ class Load:
         self._journal.accepted(entry.ref, soknad.digisos_id)
         return self._journal.story.entries[entry.ref]
 
-    async def _is_sent(self, soknad: Entry) -> bool:
+    async def is_sent(self, soknad: Entry) -> bool:
         """Wait until the status says that the søknad is on its topic, which is what an ettersendelse must come after."""
         url = f"{self._world.layout.address('kvittering')}/innsyn/v1/soknader/{soknad.digisos_id}"
 
