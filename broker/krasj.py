@@ -44,6 +44,8 @@ CRASH_POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "producers.relay.after-replace": "the søknad has left the outbox, its SENDT has not",
         "producers.kopi.before-commit": "a sender's copy is destroyed and its proof written, and not committed",
         "producers.omsending.before-commit": "a message is in the outbox again, not committed",
+        "producers.eskalering.claimed": "a withdrawn message has somebody who takes it on, and nothing done",
+        "producers.eskalering.before-commit": "what came of a withdrawn message is written, and not committed",
         "producers.utskrift.before-rename": "a letter set is whole beside the print queue",
         "producers.utskrift.renamed": "a letter set is in the print queue, and no event says so",
         "consumers.rebuild.before-store": "kvitteringer were read back from the topic, and are not in the store",

@@ -22,6 +22,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.retry import Course, Rule, delay, rule_for
 from producers import eskalering_rows as rows
@@ -153,6 +154,7 @@ class Eskalerer:
         now = self._clock()
         if not await self._database.write(lambda connection: rows.claim(connection, row, now + CLAIM)):
             return
+        crash_point("producers.eskalering.claimed")
         kopi, entry = await self._kopier.get(row.melding_id), self._katalog.get(row.kommunenummer)
         if kopi is None or (kopi.destruert is not None and (kopi.arsak or kopi.kvittering_id is None)):
             await self._strand(row, row.fra_kanal, KOPI_BORTE, now)
@@ -335,6 +337,7 @@ def _move(
     rows.take_from_outbox(connection, row.melding_id)
     for message in messages:
         insert_message(connection, message)
+    crash_point("producers.eskalering.before-commit")
     return True
 
 
