@@ -20,6 +20,7 @@ from schemas.errors import AuditError, TransportError
 if TYPE_CHECKING:
     from broker.clock import Clock
     from broker.ports import Publisher
+    from broker.record import Outgoing
     from schemas.names import Sha256
     from schemas.records import RevisjonRecord
 
@@ -130,7 +131,8 @@ class RevisjonWriter:
             if aktor not in self._heads:
                 self._heads[aktor] = await self._find_head(aktor)
             head = self._heads[aktor]
-            records, outgoing = [], []
+            records: list[RevisjonRecord] = []
+            outgoing: list[Outgoing] = []
             for objekt, detaljer in objekter.items():
                 record = new_record(
                     aktor,

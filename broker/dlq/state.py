@@ -161,7 +161,8 @@ def _group(letters: Iterable[Letter]) -> list[list[Letter]]:
         if group is None and letter.melding_id is not None:
             group = by_melding.get(letter.melding_id)
         if group is None:
-            group = []
+            started: list[Letter] = []
+            group = started
             groups.append(group)
         group.append(letter)
         by_letter[letter.id] = group
