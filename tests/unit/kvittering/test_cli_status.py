@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from broker.routing import TRANSPORT
@@ -17,9 +18,16 @@ from kvittering.store import StatusStore
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()  # the command sends its log to a stream that is closed by now
 
 
 async def stop(path: Path, **topics: str) -> None:
