@@ -20,6 +20,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -192,7 +193,7 @@ class Register:
         digests = sorted(unknown)
         for start in range(0, len(digests), _TOGETHER):
             some = {sha256: unknown[sha256] for sha256 in digests[start : start + _TOGETHER]}
-            found += await self._database.write(lambda connection, some=some: _give_packages(connection, some))
+            found += await self._database.write(partial(_give_packages, packages=some))
         return found
 
     async def _follow(self) -> None:
@@ -203,7 +204,7 @@ class Register:
             keeping = asyncio.create_task(self._keep_offsets(offsets))
             try:
                 async for batch in tail:
-                    missing = await self._database.read(lambda connection, batch=batch: _missing(connection, batch))
+                    missing = await self._database.read(partial(_missing, batch=batch))
                     if missing:
                         self._become(State.BEHIND)
                         get_logger().critical("register_behind", antall=missing, topic=TRANSPORT)
@@ -230,7 +231,7 @@ class Register:
             if offsets != kept:
                 kept = dict(offsets)
                 try:
-                    await self._database.write(lambda connection, now=kept: _keep(connection, now))
+                    await self._database.write(partial(_keep, offsets=kept))
                 except StoreError as error:
                     kept = {}
                     get_logger().warning("register_offsets_not_kept", exc_info=error)

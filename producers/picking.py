@@ -65,9 +65,9 @@ class _Search:
     """A search under way."""
 
     bounds: Bounds
-    runs: dict[str, list[int]] = field(default_factory=dict)
-    closed: set[str] = field(default_factory=set)
-    tried: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    closed: set[str] = field(default_factory=set[str])
+    tried: dict[str, str] = field(default_factory=dict[str, str])
     size: int = 0
     passed: int = 0
     floor: int | None = None

@@ -193,7 +193,7 @@ class Relay:
     def _bounds(self, now: float) -> Bounds | None:
         """Return what may be started; None for nothing."""
         trial = self._topics.on_trial(now)
-        busy_topics: frozenset[str] = frozenset().union(*(work.topics for work in self._under_way.values()))
+        busy_topics = {topic for work in self._under_way.values() for topic in work.topics}
         held = self._topics.closed(now) | (trial & busy_topics)
         most = 1 if self._topics.get(TRANSPORT) else MAX_IN_FLIGHT
         room = most - len(self._under_way)

@@ -124,7 +124,7 @@ class Closed:
         gate: Closes more.
     """
 
-    held: Container[str]
+    held: Container[object]
     gate: TopicGate
 
     def __contains__(self, topic: object) -> bool:
