@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from broker.clock import system_clock
 from broker.delivery_messages import Limits
+from broker.kafka.identities import KafkaIdentities
 from broker.kafka.publisher import KafkaPublisher
 from broker.kafka.settings import KafkaSettings
 from broker.log import get_logger
@@ -59,6 +60,8 @@ async def run(
             await publisher.start()
         except BrokerUnavailableError as error:
             get_logger().warning("kafka_unavailable", exc_info=error)  # it connects by itself later
+        identities = KafkaIdentities(kafka)
+        stack.callback(identities.close)
         cores = os.cpu_count() or 1
         shared = Shared(
             leverandor=settings.leverandor,
@@ -75,6 +78,7 @@ async def run(
             pool=stack.enter_context(ThreadPoolExecutor(cores, thread_name_prefix="crypto")),
             clock=clock,
             random=random.SystemRandom().random,
+            identities=identities,
         )
         await serve_kommuner(settings, [KommuneRunner(kommune, shared) for kommune in kommuner], stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from functools import partial
@@ -17,11 +18,10 @@ from broker.cli.output import console, print_json
 from broker.kafka.settings import KafkaSettings
 from broker.runtime import run_process
 from consumers.app import load_innsyn, load_issuer, load_kommuner, load_trust, run
+from consumers.dedup import DedupStore
 from consumers.settings import ConnectorSettings, find_connectors
 
 if TYPE_CHECKING:
-    import asyncio
-
     from consumers.connector import AnySpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Konnektoren mellom Kafka og et fagsystem.")
@@ -68,6 +68,36 @@ def _checked(settings: ConnectorSettings) -> dict[str, Any]:
     load_trust(settings)
     kommuner = [{"kommunenummer": str(k.kommunenummer), "type": k.spec.name} for k in load_kommuner(settings)]
     return {"konnektor": settings.konnektor, "leverandor": settings.leverandor, "kommuner": kommuner}
+
+
+@app.command("godta-emne")
+def accept_topic(
+    config: ConfigOption,
+    emne: Annotated[str, typer.Argument(help="Emnets fulle navn.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Godta at et Kafka-emne er laget på nytt, så konnektoren leser det fra begynnelsen. Stopp konnektoren først.
+
+    Det som er kvittert for, er fortsatt kvittert for: kommer det igjen, blir det svart på som før.
+
+    Avslutter med 0 når emnet er godtatt, 1 når konnektoren ikke kjenner det, eller kjører.
+
+    Eksempel: formidler connector godta-emne --config konnektor.yaml fiks.0301.soknad.v1
+    """
+    known = asyncio.run(_forget(ConnectorSettings.load(config), emne))
+    if as_json:
+        print_json({"emne": emne, "godtatt": known})
+    else:
+        said = "er godtatt, og leses fra begynnelsen" if known else "er ikke et emne som konnektoren har lest"
+        console.print(f"{escape(emne)} {said}", soft_wrap=True)
+    if not known:
+        raise typer.Exit(1)
+
+
+async def _forget(settings: ConnectorSettings, emne: str) -> bool:
+    async with DedupStore(settings.database) as store:
+        return await store.forget_topic(emne)
 
 
 @app.command("list")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 from broker.krasj import crash_point
 from broker.record import TopicPartition
 from broker.sql import Connection, Database, open_database
+from broker.topic_identity import TopicIdentity
 from consumers import chain_rows
 from consumers.chain_rows import COLUMNS, issued_rows
 from consumers.issued import Issued, claims_of, is_behind
@@ -80,6 +81,13 @@ MIGRATIONS: Final = (
         kvittering_id TEXT PRIMARY KEY,
         kommunenummer TEXT NOT NULL,
         jws TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE topic (
+        name TEXT PRIMARY KEY,
+        topic_id TEXT,
+        partitions INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
 )
@@ -222,6 +230,27 @@ class DedupStore:
         query = "SELECT partition, next FROM position WHERE topic = ?"
         rows = await self._database.read(lambda db: db.execute(query, (topic,)).fetchall())
         return {TopicPartition(topic, int(row["partition"])): int(row["next"]) for row in rows}
+
+    async def known_topics(self) -> dict[str, TopicIdentity]:
+        """Return what each topic was when it was first seen, or accepted."""
+        query = "SELECT name, topic_id, partitions FROM topic"
+        rows = await self._database.read(lambda db: db.execute(query).fetchall())
+        return {str(row["name"]): TopicIdentity(row["topic_id"], int(row["partitions"])) for row in rows}
+
+    async def remember_topic(self, topic: str, identity: TopicIdentity) -> None:
+        """Note what a topic is."""
+        row = (topic, identity.topic_id, identity.partitions)
+        statement = "INSERT INTO topic (name, topic_id, partitions) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        await self._database.write(lambda db: db.execute(statement, row))
+
+    async def forget_topic(self, topic: str) -> bool:
+        """Forget what a topic was and how far it was read; return whether it was known."""
+
+        def forget(db: Connection) -> bool:
+            db.execute("DELETE FROM position WHERE topic = ?", (topic,))
+            return db.execute("DELETE FROM topic WHERE name = ?", (topic,)).rowcount > 0
+
+        return await self._database.write(forget)
 
     async def dead_keys(self, kommunenummer: Kommunenummer) -> frozenset[str]:
         """Return the keys with a dead letter that nobody has redriven."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from consumers.dedup import DedupStore
     from consumers.issued import Issued
     from consumers.kvitteringer import Issuer
+    from consumers.topic_guard import TopicGuard
     from schemas.names import Kommunenummer
 
 
@@ -36,21 +37,34 @@ class Rebuilder:
         issuer: Whose kvitteringer count.
         store: The local store.
         open_tail: Reads Kafka.
+        guard: Judges whether the topics are the ones that the store knows; None judges nothing.
     """
 
-    def __init__(self, kommunenummer: Kommunenummer, *, issuer: Issuer, store: DedupStore, open_tail: OpenTail) -> None:
+    def __init__(
+        self,
+        kommunenummer: Kommunenummer,
+        *,
+        issuer: Issuer,
+        store: DedupStore,
+        open_tail: OpenTail,
+        guard: TopicGuard | None = None,
+    ) -> None:
         self._kommunenummer = kommunenummer
         self._issuer = issuer
         self._store = store
         self._open_tail = open_tail
+        self._guard = guard
 
     async def catch_up(self) -> None:
         """Return when everything that lies on the topic now is in the store.
 
         Raises:
+            TopicChangedError: A topic is another one than before.
             TransportError: Kafka does not answer, or refuses.
             StoreError: The store cannot be written.
         """
+        if self._guard is not None:
+            await self._guard.check()
         topic = kvittering_topic(self._kommunenummer)
         async with self._open_tail([topic], await self._store.positions(topic)) as tail:
             await read_until_caught_up(tail, self._take_in)

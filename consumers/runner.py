@@ -16,7 +16,7 @@ from broker.delivery_messages import Limits
 from broker.kafka.subscriber import KafkaSubscriber, KafkaTail
 from broker.log import get_logger
 from broker.retry import ALWAYS, Random, delay
-from broker.routing import consumer_group, soknad_topic
+from broker.routing import consumer_group, kvittering_topic, soknad_topic
 from broker.runtime import first_of_ours
 from consumers.connector import ConnectorContext
 from consumers.delivering import Deliverer
@@ -27,6 +27,7 @@ from consumers.lookahead import Lookahead
 from consumers.opening import Opener
 from consumers.rebuild import Rebuilder
 from consumers.session import DeliverySession
+from consumers.topic_guard import TopicGuard
 from crypto import Signer
 from schemas.errors import MeldingsformidlerError, StoreError, TransportError
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from consumers.dedup import DedupStore
     from consumers.kvitteringer import Issuer
     from consumers.opening import PackageSource
+    from consumers.topic_guard import Identities
     from crypto import KeyRing, Trust
     from schemas.names import DigisosId, Kommunenummer, Organisasjonsnummer
 
@@ -68,6 +70,7 @@ class Shared:
         clock: What the time is.
         random: Spreads retries.
         without_forsendelse_from: Whose packages may lack ``forsendelse.json``.
+        identities: Knows what topics are; None judges no topic.
     """
 
     leverandor: str
@@ -82,6 +85,7 @@ class Shared:
     clock: Clock
     random: Random
     without_forsendelse_from: frozenset[Organisasjonsnummer] = frozenset()
+    identities: Identities | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,9 @@ class KommuneRunner:
         )
         self._deliverer.on_answer = self._hendelser.release
         self._hendelser.owns = self._owns
-        self._rebuilder = Rebuilder(number, issuer=shared.issuer, store=shared.store, open_tail=self._tail)
+        self._rebuilder = Rebuilder(
+            number, issuer=shared.issuer, store=shared.store, open_tail=self._tail, guard=_guard(number, shared)
+        )
         self._session: DeliverySession | None = None
         self._log = get_logger().bind(kommunenummer=number, group=self._group)
 
@@ -222,6 +228,13 @@ class KommuneRunner:
 
     def _partial_tail(self, topics: Iterable[str], positions: Mapping[TopicPartition, int]) -> KafkaTail:
         return KafkaTail(self._shared.kafka, topics, offsets=positions, only_offsets=True)
+
+
+def _guard(number: Kommunenummer, shared: Shared) -> TopicGuard | None:
+    if shared.identities is None:
+        return None
+    topics = (soknad_topic(number), kvittering_topic(number))
+    return TopicGuard(topics, identities=shared.identities, store=shared.store)
 
 
 async def run_kommuner(runners: Iterable[KommuneRunner], stop: asyncio.Event) -> None:

@@ -22,6 +22,7 @@
     │   ├── BrokerUnavailableError
     │   ├── AccessDeniedError
     │   ├── PartitionLostError
+    │   ├── TopicChangedError
     │   ├── PackageUnavailableError
     │   ├── PackageMissingError
     │   ├── PackageDamagedError
@@ -202,6 +203,12 @@ class PartitionLostError(TransportError):
     """A partition went to another member of the group, which will read the same records again."""
 
     code = "transport.partisjon-mistet"
+
+
+class TopicChangedError(TransportError):
+    """A topic is not the one that was read before: made again, or with another number of partitions. A person decides."""
+
+    code = "transport.emne-endret"
 
 
 class PackageUnavailableError(TransportError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from broker.topic_identity import TopicIdentity
 from consumers.cli import app
+from consumers.dedup import DedupStore
 from crypto import certificate_pem, write_private_key
 from schemas.errors import ConfigurationError
 
@@ -95,3 +98,16 @@ def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["run", "list"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     assert "Eksempel" in run(command, "--help").stdout
+
+
+def test_a_topic_that_was_made_again_is_accepted_by_name(config: Path) -> None:
+    async def remember() -> None:
+        async with DedupStore(config.parent / "k.sqlite") as store:
+            await store.remember_topic("fiks.4601.soknad.v1", TopicIdentity("a", 2))
+
+    asyncio.run(remember())
+    accepted = run("godta-emne", "--config", str(config), "--json", "fiks.4601.soknad.v1")
+    assert (accepted.exit_code, json.loads(accepted.stdout)) == (0, {"emne": "fiks.4601.soknad.v1", "godtatt": True})
+    again = run("godta-emne", "--config", str(config), "fiks.4601.soknad.v1")
+    assert again.exit_code == 1
+    assert "ikke et emne som konnektoren har lest" in again.stdout
