@@ -70,6 +70,10 @@ class Result:
         return sum(finding.kind in kinds for finding in self.findings)
 
 
+class BrokenPromiseError(Exception):
+    """Something that a scenario looks at by itself was not as it must be."""
+
+
 class Harness:
     """One world and its load. Use as an asynchronous context manager.
 
@@ -160,6 +164,17 @@ class Harness:
         work = path.with_suffix(".ny")
         work.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
         work.replace(path)
+
+    async def jump(self, how_far: str) -> None:
+        """Move the set-up's time ahead.
+
+        Raises:
+            BrokenPromiseError: It would not be moved.
+        """
+        done = await self.world.formidler("tid", "frem", how_far)
+        self.statuses.forget_tokens()
+        if done.returncode:
+            raise BrokenPromiseError(f"formidler tid frem: {done.stderr or done.stdout}")
 
     # Judgement.
 

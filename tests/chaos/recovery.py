@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from environment import FILE_PROCESS, HTTP_PROCESS, KOMMUNER, ON_PAPER, OVER_FILES, OVER_HTTP
-from scenarios import BrokenPromiseError, Scenario
+from harness import BrokenPromiseError
+from scenarios import Scenario
 from waiting import until
 
 from broker.krasj import KRASJ_ENV, KRASJ_FILE_ENV

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from checker import Finding
 from environment import FAGSYSTEM, FILE_PROCESS, HTTP_PROCESS, KAFKA, KOMMUNER, OVER_FILES, OVER_HTTP
-from harness import Harness, Result, all_kommuner
+from harness import BrokenPromiseError, Harness, Result, all_kommuner
 from load import SLAG
 from syscalls import Tracer
 from waiting import until
@@ -65,10 +63,6 @@ class Scenario:
         result = h.result(self.name, run, findings, kills=kills, seconds=time.monotonic() - began)
         h.report(f"{self.name}: {result.soknader} meldinger, {kills} drept, {len(findings)} funn")
         return result
-
-
-class BrokenPromiseError(Exception):
-    """Something that a scenario looks at by itself was not as it must be."""
 
 
 def _wants_network(h: Harness) -> str:
@@ -224,14 +218,10 @@ async def impatient(h: Harness, run: str) -> int:
 
 async def clock_jumps(h: Harness, run: str) -> int:
     """Time jumps an hour ahead, twice, while søknader are under way."""
-    command = [sys.executable, "-m", "broker.cli", "tid", "frem", "1h", "--data", str(h.world.layout.folder)]
     sending = asyncio.create_task(h.send(run, *all_kommuner(http=3, files=3), more=1))
     for _ in range(2):
         await until(lambda: False, 1.0)
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        h.statuses.forget_tokens()
-        if done.returncode:
-            raise BrokenPromiseError(f"formidler tid frem: {done.stderr or done.stdout}")
+        await h.jump("1h")
     await sending
     return 0
 
