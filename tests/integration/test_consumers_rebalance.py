@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from connector_world import World, until
 
+from broker.routing import kommune_topics
 from consumers.connector import Avvist, Leveranse, Levert, Mottatt
+from consumers.dedup import DedupStore
 from kvittering.chain import connect, verify_ledd
 from schemas.codec import decode
 from schemas.errors import FagsystemUnavailableError
@@ -214,3 +216,24 @@ async def test_an_expired_soknad_is_a_dead_letter_and_what_was_handed_over_in_ti
     assert (said[late.melding_id].status, said[late.melding_id].kode) == ("AVVIST", "levering.utlopt")
     assert [letter.kode for _, letter in await world.dead_letters(1)] == ["levering.utlopt"]
     assert world.connector.order == [in_time.melding_id]
+
+
+@pytest.mark.parametrize("kind", ["soknad", "kvittering"])
+async def test_a_topic_that_was_made_again_is_not_read_until_a_person_accepts_it(world: World, kind: str) -> None:
+    first, second = world.soknad(), world.soknad()
+    await world.send(first)
+    async with world.running():
+        await world.kvitteringer(1)
+    topic = f"fiks.{world.number}.{kind}.v1"
+    await world.kafka.admin.delete_topics([topic])
+    await world.kafka.admin.ensure_topics(kommune_topics(world.number))
+    await world.send(first, second)
+    async with world.running() as runner:
+        await until(lambda: "laget på nytt" in (runner.problem() or ""))
+        assert world.connector.order == [first.melding_id]
+    async with DedupStore(world.folder / "lokalt.sqlite") as store:
+        assert await store.forget_topic(topic)
+    async with world.running() as runner:
+        await one_chain_for_each(world, second)
+        await until(lambda: runner.problem() is None)
+    assert world.connector.order == [first.melding_id, second.melding_id]

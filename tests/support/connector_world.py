@@ -6,11 +6,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.kafka.identities import KafkaIdentities
 from broker.kafka.publisher import KafkaPublisher
 from broker.record import GJENKJORINGER_HEADER, Outgoing
 from broker.routing import dead_letter_topic, kvittering_topic, soknad_topic
@@ -111,7 +112,7 @@ class World:
         self, *, store: str = "lokalt", hold: asyncio.Event | None = None
     ) -> AsyncIterator[KommuneRunner]:
         """Run a connector; one with ``hold`` publishes nothing until that is set."""
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(2) as pool, closing(KafkaIdentities(self.settings)) as identities:
             async with (
                 DedupStore(self.folder / f"{store}.sqlite") as dedup,
                 HeldPublisher(self.settings, hold) as publisher,
@@ -128,6 +129,7 @@ class World:
                     pool=pool,
                     clock=lambda: datetime.now(UTC),
                     random=lambda: 0.0,
+                    identities=identities,
                 )
                 ring = KeyRing([(self.recipient, self.key)])
                 kommune = Kommune(self.number, ring, SPEC, MemorySettings())
