@@ -27,6 +27,7 @@ TRIED_BY = {
     "producers/eskalering_rows": "producers/test_eskalering.py",
     "producers/outbox_rows": "producers/test_relay.py",
     "producers/picking": "producers/test_relay.py",
+    "producers/recall_rows": "producers/test_recall.py",
 }
 """Modules with SQL whose tests are another module's."""
 
@@ -48,23 +49,20 @@ def modules_with_sql() -> list[str]:
     return sorted(str(path.relative_to(ROOT).with_suffix("")) for path in found)
 
 
-def own_tests(module: str) -> Path:
+def tests_of(module: str) -> Path:
     folder, name = module.rsplit("/", 1)
-    return UNIT / folder / f"test_{name}.py"
+    return UNIT / TRIED_BY.get(module, f"{folder}/test_{name}.py")
 
 
 @pytest.mark.parametrize("module", modules_with_sql())
 def test_every_module_with_sql_is_tried(module: str) -> None:
-    if module in TRIED_BY:
-        assert (UNIT / TRIED_BY[module]).exists()
-    else:
-        assert own_tests(module).exists(), f"which tests try {module} on PostgreSQL?"
+    assert tests_of(module).exists(), f"which tests try {module} on PostgreSQL?"
 
 
 @pytest.mark.usefixtures("postgres_server")
 @pytest.mark.timeout(600)
 def test_every_stores_own_tests_hold_on_a_server() -> None:
-    tests = {str(UNIT / TRIED_BY[each]) if each in TRIED_BY else str(own_tests(each)) for each in modules_with_sql()}
+    tests = {str(path) for each in modules_with_sql() if (path := tests_of(each)).exists()}
     left_out = [f"--deselect={UNIT.relative_to(ROOT)}/{test}" for test in OF_A_FILE_ALONE]
     python_path = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
