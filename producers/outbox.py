@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final
 
 from broker.krasj import crash_point
 from producers.outbox_rows import ACTOR as ACTOR  # noqa: PLC0414 - offered here, with the outbox that they go through
-from producers.outbox_rows import ACTS as ACTS  # noqa: PLC0414
-from producers.outbox_rows import Message as Message  # noqa: PLC0414
-from producers.outbox_rows import Queued as Queued  # noqa: PLC0414
+from producers.outbox_rows import ACTS as ACTS  # noqa: PLC0414 - as above
+from producers.outbox_rows import Message as Message  # noqa: PLC0414 - as above
+from producers.outbox_rows import Queued as Queued  # noqa: PLC0414 - as above
 from producers.outbox_rows import from_ms, insert_message, load_messages, to_ms
 from producers.picking import pick
 from schemas.names import DigisosId, DokumentlagerId, Eier, Kommunenummer, NavEksternRefId, Sha256

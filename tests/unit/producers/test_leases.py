@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ async def test_the_time_between_question_and_answer_counts_against_the_lease(ins
 
     one = SqlLeases(
         Slow(instances.database), "SELECT ms FROM klokke", instances.changed, elapsed=lambda: instances.now_s
-    )  # type: ignore[arg-type]
+    )  # type: ignore[arg-type]  # a stand-in that is slow
     await one.beat()
     assert held(one) == frozenset()
 
@@ -197,8 +198,6 @@ async def test_renewing_goes_on_after_an_error_of_the_database(
 
 
 async def test_the_databases_own_clock_is_milliseconds_of_now(instances: Instances) -> None:
-    import time  # noqa: PLC0415 - only here
-
     (ms,) = await instances.database.read(lambda c: c.execute(SQLITE_NOW).fetchone())
     assert abs(ms / 1000 - time.time()) < 5
 

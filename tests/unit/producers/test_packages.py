@@ -109,7 +109,7 @@ async def test_a_damaged_package_is_not_served_and_the_alarm_goes(world: Any, ma
     app = FastAPI()
     install_fiks_errors(app)
     app.include_router(
-        package_router(Connector(), world.katalog, world.outbox, world.dokumentlager, world.producer.packages)  # type: ignore[arg-type]
+        package_router(Connector(), world.katalog, world.outbox, world.dokumentlager, world.producer.packages)  # type: ignore[arg-type]  # tokens that let everybody in
     )
     with structlog.testing.capture_logs() as logs:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://mottak.test") as http:
