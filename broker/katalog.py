@@ -222,15 +222,18 @@ def _tell_outage(state: RetryCallState) -> None:
 
 
 class CertificateFile(WireModel):
-    """A certificate that its owner has revoked, as a map in place of the file's name.
+    """A certificate that its owner has revoked, or that was a former connector's, as a map in place of the file's name.
 
     Attributes:
         fil: The file.
-        tilbakekalt: From when on nothing is sealed for it.
+        tilbakekalt: From when on nothing is sealed for it, and nothing is signed with it.
+        konnektor: Who signs with it, when it is not the kommune's connector of today: a kommune that changes its vendor keeps
+            the former one's certificates here, or what that one signed could never be verified again.
     """
 
     fil: str
     tilbakekalt: AwareDatetime | None = None
+    konnektor: str | None = None
 
 
 Frist = Annotated[Duration, Field(ge=timedelta(seconds=1))]
@@ -332,4 +335,5 @@ def _load_certificate(folder: Path, named: str | CertificateFile, use: str) -> S
         gyldig_fra=certificate.not_valid_before_utc,
         gyldig_til=certificate.not_valid_after_utc,
         tilbakekalt=None if file.tilbakekalt is None else to_milliseconds(file.tilbakekalt),
+        konnektor=file.konnektor,
     )

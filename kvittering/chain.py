@@ -78,11 +78,18 @@ class Konnektor:
         navn: The connector's id; None when the kommune has none.
         certificates: Those that it signs with.
         tilbakekalt: When each certificate was revoked that was, by its fingerprint.
+        tidligere: Whose each certificate is that is a former connector's, by its fingerprint: what that one signed stays valid
+            when the kommune changes its vendor, also when everything is read again.
     """
 
     navn: str | None = None
     certificates: Sequence[x509.Certificate] = ()
     tilbakekalt: Mapping[NokkelId, datetime] = field(default_factory=dict["NokkelId", "datetime"])
+    tidligere: Mapping[NokkelId, str] = field(default_factory=dict["NokkelId", "str"])
+
+    def owner(self, certificate: NokkelId) -> str | None:
+        """Return in whose name one of ``certificates`` signs."""
+        return self.tidligere.get(certificate, self.navn)
 
     def in_time(self, tidspunkt: datetime, lagret: datetime) -> tuple[x509.Certificate, ...]:
         """Return the certificates that something may be signed with that says ``tidspunkt`` and came at ``lagret``."""
@@ -121,7 +128,7 @@ def read_ledd(value: bytes, *, kommunenummer: Kommunenummer, konnektor: Konnekto
     """
     record = decode(KvitteringRecord, value)
     ledd = verify_ledd(record.jws, konnektor.certificates)
-    if ledd.claims.utsteder != konnektor.navn:
+    if ledd.claims.utsteder != konnektor.owner(ledd.nokkel_id):
         raise SignatureError("kvitteringens utsteder er ikke konnektoren som eier sertifikatet")
     if ledd.claims.record(record.jws) != record:
         raise MismatchError("kvitteringens klare felt er ikke det som er signert")

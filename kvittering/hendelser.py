@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from broker.clock import to_milliseconds
+from crypto.certificates import nokkel_id
 from crypto.envelope import check_forsendelse, open_package
 from crypto.spool import Spool
 from crypto.trust import Trust
@@ -81,7 +82,7 @@ def read_hendelse(
         trust = Trust(pinned=konnektor.in_time(record.tidspunkt, lagret))
         with open_package(spool, keys=keys, trust=trust, now=record.tidspunkt) as opened:
             check_forsendelse(_as_exact_as_a_record(opened.forsendelse), record.forsendelse())
-            if record.avsender != konnektor.navn:
+            if record.avsender != konnektor.owner(nokkel_id(opened.signer)):
                 raise MismatchError("hendelsens avsender er ikke konnektoren som eier sertifikatet")
             return _read(opened, record)
 

@@ -17,9 +17,10 @@ def konnektor_of(katalog: Katalog, kommunenummer: Kommunenummer) -> Konnektor:
     entry = katalog.get(kommunenummer)
     if entry is None:
         return Konnektor()
-    revoked = {
-        one.nokkel_id: one.tilbakekalt
-        for one in entry.sertifikater
-        if one.bruk == BRUK_KVITTERING and one.tilbakekalt is not None
-    }
-    return Konnektor(entry.konnektor, katalog.signers(kommunenummer), revoked)
+    signing = [one for one in entry.sertifikater if one.bruk == BRUK_KVITTERING]
+    return Konnektor(
+        entry.konnektor,
+        katalog.signers(kommunenummer),
+        {one.nokkel_id: one.tilbakekalt for one in signing if one.tilbakekalt is not None},
+        {one.nokkel_id: one.konnektor for one in signing if one.konnektor is not None},
+    )

@@ -31,8 +31,8 @@ SOKNAD: Final = "SOKNAD"
 ETTERSENDELSE: Final = "ETTERSENDELSE"
 
 TILBAKEKALL: Final = "TILBAKEKALL"
-"""A SoknadRecord of this type withdraws the message with its ``melding_id``: it carries no package of its own, only the digest of the
-one that it withdraws."""
+"""A SoknadRecord of this type withdraws the message with its ``melding_id``: it carries no package of its own, only the digest of
+the one that it withdraws."""
 
 KANAL_KAFKA: Final = "KAFKA"
 KANAL_SVARINN: Final = "SVARINN"
@@ -198,7 +198,7 @@ class DeadLetterRecord(Record):
 
 
 class Sertifikat(WireModel):
-    """A certificate in the katalog; ``pem`` is X.509 in PEM."""
+    """A certificate in the katalog; ``pem`` is X.509 in PEM, ``konnektor`` who signs with it, when not the entry's own."""
 
     nokkel_id: NokkelId
     bruk: str
@@ -206,6 +206,7 @@ class Sertifikat(WireModel):
     gyldig_fra: AwareDatetime
     gyldig_til: AwareDatetime
     tilbakekalt: AwareDatetime | None = None
+    konnektor: str | None = None
 
 
 class Enhet(WireModel):

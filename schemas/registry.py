@@ -61,6 +61,7 @@ SCHEMAS: Final = (
     RegisteredSchema(10, "katalog", 2),
     RegisteredSchema(11, "revisjon", 2),
     RegisteredSchema(12, "transport", 2),
+    RegisteredSchema(13, "katalog", 3),
 )
 
 _BY_ID: Final = {schema.id: schema for schema in SCHEMAS}
