@@ -24,11 +24,13 @@ from schemas.errors import (
     AccessDeniedError,
     BrokerUnavailableError,
     ChannelUnavailableError,
+    ConfigurationError,
     FagsystemFailureError,
     FagsystemUnavailableError,
     MeldingsformidlerError,
     PackageMissingError,
     PackageUnavailableError,
+    PartitionLostError,
     StoreError,
     UnexpectedRecordError,
 )
@@ -86,6 +88,10 @@ TABLE: Final[Mapping[type[MeldingsformidlerError], Rule]] = MappingProxyType(
         BrokerUnavailableError: Rule(Course.WAIT, ceiling=timedelta(seconds=30)),
         # Our own rights are wrong: an administrator's work, and no reason to refuse a citizen's søknad.
         AccessDeniedError: Rule(Course.WAIT),
+        # Whoever has the partition now answers; here nothing is to be given up.
+        PartitionLostError: Rule(Course.WAIT),
+        # A connector that finds out late that its set-up is wrong: the same for every søknad, and no citizen's fault.
+        ConfigurationError: Rule(Course.PAUSE, ceiling=timedelta(minutes=5)),
         FagsystemUnavailableError: Rule(Course.PAUSE, ceiling=timedelta(minutes=1)),
         # Without the local store no answer can be made durable, for anybody.
         StoreError: Rule(Course.PAUSE, ceiling=timedelta(minutes=1)),

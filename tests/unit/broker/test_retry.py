@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 from broker.retry import ALWAYS, LONGEST_ASKED, TABLE, Course, Rule, asked_delay, delay, rule_for
 from schemas.errors import (
     AccessDeniedError,
+    BrokerUnavailableError,
     CertificateError,
+    ChannelUnavailableError,
+    ConfigurationError,
     DecodeError,
     FagsystemFailureError,
     FagsystemUnavailableError,
     MeldingsformidlerError,
     PackageMissingError,
+    PackageUnavailableError,
+    PartitionLostError,
     StoreError,
     UnexpectedRecordError,
     UnsealError,
@@ -41,6 +46,52 @@ def _every_class(root: type[MeldingsformidlerError]) -> list[type[Meldingsformid
 )
 def test_an_error_takes_the_row_of_its_class_or_nearest_base(error: MeldingsformidlerError, course: Course) -> None:
     assert rule_for(error).course is course
+
+
+ROWS = {
+    UnexpectedRecordError: (Course.COUNT, 3),
+    FagsystemFailureError: (Course.COUNT, 8),
+    PackageMissingError: (Course.COUNT, 5),
+    PackageUnavailableError: (Course.WAIT, 1),
+    BrokerUnavailableError: (Course.WAIT, 1),
+    AccessDeniedError: (Course.WAIT, 1),
+    ChannelUnavailableError: (Course.COUNT, 24),
+    PartitionLostError: (Course.WAIT, 1),
+    ConfigurationError: (Course.PAUSE, 1),
+    FagsystemUnavailableError: (Course.PAUSE, 1),
+    StoreError: (Course.PAUSE, 1),
+}
+"""Everything that is not given up at once, with its subclasses; all others are."""
+
+
+@pytest.mark.parametrize("kind", _every_class(MeldingsformidlerError))
+def test_every_class_of_error_has_its_course(kind: type[MeldingsformidlerError]) -> None:
+    expected = next((ROWS[base] for base in kind.__mro__ if base in ROWS), (Course.GIVE_UP, 1))
+    rule = rule_for(kind.__new__(kind))
+    assert (rule.course, rule.attempts) == expected
+
+
+@pytest.mark.parametrize("rule", [*TABLE.values(), ALWAYS])
+def test_no_wait_is_longer_than_an_operator_would_wait(rule: Rule) -> None:
+    assert timedelta(seconds=1) <= rule.first <= rule.ceiling <= LONGEST_ASKED
+    assert rule.growth == 2
+
+
+def test_a_soknad_that_fails_by_itself_is_given_up_within_minutes_and_not_within_seconds() -> None:
+    rule = TABLE[FagsystemFailureError]
+    least, most = [
+        sum((delay(rule, nr, random) for nr in range(1, rule.attempts)), timedelta())
+        for random in (lambda: 0.0, lambda: 0.999)
+    ]
+    assert (least, most) > (timedelta(minutes=1), timedelta(minutes=2))
+    assert most < timedelta(minutes=5)
+
+
+def test_jitter_spreads_those_who_fail_together_over_half_of_the_wait() -> None:
+    rule = Rule(Course.WAIT, first=timedelta(seconds=10))
+    waits = [delay(rule, 1, lambda nr=nr: nr / 357).total_seconds() for nr in range(357)]
+    assert (min(waits), round(max(waits))) == (5, 10)
+    assert len(set(waits)) == 357
 
 
 def test_what_calls_itself_retriable_is_never_given_up_at_once() -> None:

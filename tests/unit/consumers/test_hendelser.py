@@ -129,6 +129,25 @@ async def test_an_answer_for_what_we_have_not_answered_is_held_until_we_have(
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_an_answer_for_a_soknad_that_another_process_has_is_held_until_its_partition_comes(
+    handler: HendelseHandler, kvitteringer: Kvitteringer, fagsystem: MemoryConnector, publisher: Any
+) -> None:
+    melding_id = await levert(kvitteringer)
+    handler.owns = lambda _: False
+    running = asyncio.create_task(handler.run())
+    fagsystem.tell_mottatt(melding_id)
+    await until(lambda: melding_id in handler._held)
+    handler.release_all()
+    await until(lambda: handler._released.empty() and melding_id in handler._held)
+    assert (fagsystem.unsettled, publisher.published) == (1, [])
+    handler.owns = lambda _: True
+    handler.release_all()
+    await until(lambda: not fagsystem.unsettled)
+    assert [one.status for one in publisher.claims(kvittering_topic(NUMBER))] == ["LEVERT", "MOTTATT"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_case_update_is_sealed_and_repeats_have_one_id(
     handler: HendelseHandler, publisher: Any, settled: Settled, keys: Any, clock: Any
 ) -> None:
