@@ -10,6 +10,7 @@ Exit codes: 0 done · 1 refused, or a check did not hold · 2 wrong usage · 3 s
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -19,6 +20,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from broker.cli.output import EXIT_REFUSED, EXIT_UNREACHABLE, complain
+from broker.log import configure_logging
 from schemas.errors import FagsystemUnavailableError, MeldingsformidlerError, TransportError
 
 if TYPE_CHECKING:
@@ -84,7 +86,8 @@ def root(
 
 
 def main() -> None:
-    """Run ``formidler`` and exit."""
+    """Run ``formidler`` and exit; what is logged on the way goes to standard error, and only when it is an error."""
+    configure_logging("formidler", stream=sys.stderr, level=logging.ERROR)
     try:
         app(prog_name="formidler")
     except MeldingsformidlerError as error:
