@@ -73,10 +73,11 @@ class _Topics:
 
 
 class Checker:
-    """Judges; keeps what it has worked out of each record, since the same ones come again."""
+    """Judges one set-up, again and again; what it has sorted of the records it does not sort again."""
 
     def __init__(self) -> None:
-        self._links: dict[tuple[str, int, int], tuple[Link | None, str]] = {}
+        self._topics = _Topics()
+        self._sorted = 0
 
     def judge(self, story: Story, observed: Observed, whole: Story | None = None) -> list[Finding]:
         """Return everything that must not be.
@@ -99,31 +100,27 @@ class Checker:
         return findings
 
     def _sort(self, observed: Observed, poison: set[str]) -> _Topics:
-        topics = _Topics()
-        for raw in observed.records:
-            if raw.value is None or hashlib.sha256(raw.value).hexdigest() in poison:
-                continue
-            if raw.topic == TRANSPORT:
-                record = decode(TransportRecord, raw.value)
-                topics.transport[str(record.melding_id)].append((raw, record))
-            elif raw.topic == STATUS:
-                topics.status[raw.key.decode("ascii")] = decode(StatusRecord, raw.value)
-            elif raw.topic == CENTRAL_DLQ:
-                topics.central_letters.append(decode(DeadLetterRecord, raw.value))
-            elif raw.topic.endswith(".soknad.v1.dlq"):
-                topics.letters.append(decode(DeadLetterRecord, raw.value))
-            elif raw.topic.endswith(".soknad.v1"):
-                _take_soknad(topics, raw)
-            elif raw.topic.endswith(".kvittering.v1"):
-                self._take_link(topics, raw, observed)
-        return topics
+        for raw in observed.records[self._sorted :]:
+            if raw.value is not None and hashlib.sha256(raw.value).hexdigest() not in poison:
+                _take(self._topics, raw, observed)
+        self._sorted = len(observed.records)
+        return self._topics
 
-    def _take_link(self, topics: _Topics, raw: Raw, observed: Observed) -> None:
-        place = raw.topic, raw.partition, raw.offset
-        if place not in self._links:
-            signers = observed.signers.get(raw.topic.split(".")[1], [])
-            self._links[place] = read_link(raw, signers, observed.root)
-        link, problem = self._links[place]
+
+def _take(topics: _Topics, raw: Raw, observed: Observed) -> None:
+    if raw.topic == TRANSPORT:
+        record = decode(TransportRecord, raw.value)
+        topics.transport[str(record.melding_id)].append((raw, record))
+    elif raw.topic == STATUS:
+        topics.status[raw.key.decode("ascii")] = decode(StatusRecord, raw.value)
+    elif raw.topic == CENTRAL_DLQ:
+        topics.central_letters.append(decode(DeadLetterRecord, raw.value))
+    elif raw.topic.endswith(".soknad.v1.dlq"):
+        topics.letters.append(decode(DeadLetterRecord, raw.value))
+    elif raw.topic.endswith(".soknad.v1"):
+        _take_soknad(topics, raw)
+    elif raw.topic.endswith(".kvittering.v1"):
+        link, problem = read_link(raw, observed.signers.get(raw.topic.split(".")[1], []), observed.root)
         if link is None:
             topics.bad_links.append((raw, problem))
         else:

@@ -19,14 +19,16 @@ from harness import BrokenPromiseError, Harness, Result, all_kommuner
 from load import SLAG
 from syscalls import Tracer
 from waiting import until
+from witness import read_deliveries
 
 if TYPE_CHECKING:
-    from journal import Ventet
+    from journal import Entry
 
 PROCESSES: Final = ("producers", "kvittering", "broker", HTTP_PROCESS, FILE_PROCESS, "fagsystem")
 KAFKA_DOWN_S: Final = 6.0
 CUT_S: Final = 5.0
 STORM_KILLS: Final = 8
+USED_WITHIN_S: Final = 60.0
 
 Body = Callable[[Harness, str], Awaitable[int]]
 """Does one run, and returns how many processes it killed."""
@@ -132,8 +134,14 @@ async def kafka_away(h: Harness, run: str) -> int:
     return 1
 
 
-def network_fault(proxy: str, *toxics: tuple[str, str, dict[str, int]]) -> Body:
-    """Return a scenario in which the network in front of Kafka or of the fagsystem is cut (no toxics) or spoiled."""
+def network_fault(proxy: str, *toxics: tuple[str, str, dict[str, int]], blocks: bool = False) -> Body:
+    """Return a scenario in which the network in front of Kafka or of the fagsystem is cut (no toxics) or spoiled.
+
+    Args:
+        proxy: Where.
+        toxics: Kind, direction and attributes of each.
+        blocks: Whether nothing can come through, which is looked at: a fault that does not bite proves nothing.
+    """
 
     async def body(h: Harness, run: str) -> int:
         network = h.world.network
@@ -146,7 +154,10 @@ def network_fault(proxy: str, *toxics: tuple[str, str, dict[str, int]]) -> Body:
                 await network.cut(proxy)
             for kind, stream, attributes in toxics:
                 await network.spoil(proxy, kind, stream, **attributes)
+            during = await h.send(run, *OVER_HTTP)
             await until(lambda: False, CUT_S)
+            if blocks:
+                _check_held_back(h, during)
         finally:
             await network.heal()
         await sending
@@ -155,20 +166,48 @@ def network_fault(proxy: str, *toxics: tuple[str, str, dict[str, int]]) -> Body:
     return body
 
 
-def fagsystem_error(change: dict[str, Any], *, lasts_s: float = 0.0, ventet: Ventet = "MOTTATT") -> Body:
-    """Return a scenario in which the fagsystem over HTTP has this fault, for so long."""
+def _check_held_back(h: Harness, entries: list[Entry]) -> None:
+    """See to it that a fault has bitten: nothing that was sent while it lasted is at the fagsystem.
+
+    Raises:
+        BrokenPromiseError: Something is.
+    """
+    there = {one.leveranse.get("navEksternRefId") for one in read_deliveries(h.world.layout.fagsystem)}
+    if there & {entry.ref for entry in entries}:
+        raise BrokenPromiseError("feilen bet ikke: en søknad kom fram mens den varte")
+
+
+def fagsystem_error(change: dict[str, Any], *, lasts_s: float = 0.0, blocks: bool = False) -> Body:
+    """Return a scenario in which the fagsystem over HTTP has this fault.
+
+    Args:
+        change: Its switches; errors that are counted must all have been made in the end.
+        lasts_s: For so long after the søknader are sent.
+        blocks: Whether nothing can come through, which is looked at.
+    """
 
     async def body(h: Harness, run: str) -> int:
         await h.fagsystem(change, *OVER_HTTP)
         try:
-            await h.send(run, *OVER_HTTP, more=1, ventet=ventet)
+            entries = await h.send(run, *OVER_HTTP, more=1)
             await h.send(run, OVER_FILES)
             await until(lambda: False, lasts_s)
+            if blocks:
+                _check_held_back(h, entries)
         finally:
             await h.fagsystem(_WELL, *OVER_HTTP)
+        if not await until(lambda: _used_up(h), USED_WITHIN_S):
+            raise BrokenPromiseError("feilen bet ikke: fagsystemet ble ikke spurt så mange ganger")
         return 0
 
     return body
+
+
+async def _used_up(h: Harness) -> bool:
+    """Whether every error that was ordered has been made."""
+    base = h.world.layout.address("fagsystem")
+    switches = [(await h.http.get(f"{base}/styring/{number}")).json() for number in OVER_HTTP]
+    return all(one["feilNeste"] == one["svarTaptNeste"] == 0 for one in switches)
 
 
 _WELL: Final[dict[str, Any]] = {"tilstand": "oppe", "svar": "straks", "tull": False}
@@ -234,7 +273,7 @@ SCENARIOS: Final = (
     Scenario("alle drept på én gang", all_at_once),
     Scenario("Kafka drept og startet", kafka_killed),
     Scenario("Kafka borte en stund", kafka_away),
-    Scenario("nett til Kafka kuttet", network_fault(KAFKA), _wants_network),
+    Scenario("nett til Kafka kuttet", network_fault(KAFKA, blocks=True), _wants_network),
     Scenario(
         "nett til Kafka tregt",
         network_fault(
@@ -244,8 +283,12 @@ SCENARIOS: Final = (
         ),
         _wants_network,
     ),
-    Scenario("nett til Kafka taust", network_fault(KAFKA, ("timeout", "downstream", {"timeout": 0})), _wants_network),
-    Scenario("nett til fagsystemet kuttet", network_fault(FAGSYSTEM), _wants_network),
+    Scenario(
+        "nett til Kafka taust",
+        network_fault(KAFKA, ("timeout", "downstream", {"timeout": 0}), blocks=True),
+        _wants_network,
+    ),
+    Scenario("nett til fagsystemet kuttet", network_fault(FAGSYSTEM, blocks=True), _wants_network),
     Scenario(
         "nett til fagsystemet brutt midt i",
         network_fault(FAGSYSTEM, ("limit_data", "upstream", {"bytes": 4000})),
@@ -256,13 +299,13 @@ SCENARIOS: Final = (
         network_fault(FAGSYSTEM, ("limit_data", "downstream", {"bytes": 20})),
         _wants_network,
     ),
-    Scenario("fagsystemet nede", fagsystem_error({"tilstand": "nede"}, lasts_s=2)),
+    Scenario("fagsystemet nede", fagsystem_error({"tilstand": "nede"}, lasts_s=2, blocks=True)),
     Scenario("fagsystemet feiler", fagsystem_error({"feilNeste": 2, "feilStatus": 500})),
     Scenario("fagsystemet ber oss vente", fagsystem_error({"feilNeste": 2, "feilStatus": 429})),
     Scenario("fagsystemet kjenner oss ikke", fagsystem_error({"feilNeste": 2, "feilStatus": 401})),
     Scenario("fagsystemet svarer tull", fagsystem_error({"feilNeste": 2, "feilStatus": 409, "tull": True}, lasts_s=2)),
     Scenario("fagsystemet tregt", fagsystem_error({"tilstand": "treg", "treghetS": 1.0}, lasts_s=2)),
-    Scenario("fagsystemet henger", fagsystem_error({"tilstand": "treg", "treghetS": 600.0}, lasts_s=7)),
+    Scenario("fagsystemet henger", fagsystem_error({"tilstand": "treg", "treghetS": 600.0}, lasts_s=7, blocks=True)),
     Scenario("fagsystemets svar går tapt", fagsystem_error({"svarTaptNeste": 2})),
     Scenario("fagsystemet svarer senere", fagsystem_error({"svar": "senere"}, lasts_s=1)),
     Scenario("fagsystemet avviser", refusing),

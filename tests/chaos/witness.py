@@ -235,6 +235,18 @@ class TopicReader:
                 )
 
 
+_DIGESTS: Final[dict[tuple[int, int, int], str]] = {}
+"""What was read of each file, by inode, size and time: a file is read again when it has changed."""
+
+
+def _digest(path: Path) -> str:
+    stat = path.stat()
+    version = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if version not in _DIGESTS:
+        _DIGESTS[version] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _DIGESTS[version]
+
+
 def read_deliveries(root: Path) -> list[Delivery]:
     """Return every message in the fagsystemer's folders under ``root``."""
     found: dict[int, Delivery] = {}
@@ -252,11 +264,7 @@ def _delivery(root: Path, folder: Path) -> Delivery:
     """Return what lies in one folder; ``FileNotFoundError`` when it is taken away while we look."""
     over_folders = folder.parent.name != "soknader"
     leveranse = json.loads((folder / "leveranse.json").read_bytes())
-    files = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name not in _ABOUT
-    }
+    files = {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.name not in _ABOUT}
     at_ns = (folder / "leveranse.json").stat().st_mtime_ns
     if over_folders:
         (folder / "FERDIG").stat()  # the one file that is written last
@@ -279,7 +287,7 @@ def read_letters(root: Path) -> list[Letter]:
     found: dict[int, Letter] = {}
     for folder in sorted([*root.glob("ko/*"), *root.glob("ferdig/*")]):
         with suppress(FileNotFoundError):  # one that is moved while we look is seen in its new place
-            files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+            files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
             found[folder.stat().st_ino] = Letter(str(folder.relative_to(root)), folder.name, files)
     return list(found.values())
 

@@ -365,3 +365,42 @@ def test_a_good_soknad_that_ended_as_a_dead_letter_is_found(recorded: Recording)
 def test_a_refusal_that_came_all_the_same_is_found(recorded: Recording) -> None:
     recorded.story.entries[recorded.entry.ref].refused = "400"
     assert {"uforklart", "fremmed"} == recorded.kinds()
+
+
+def _on_paper(recorded: Recording) -> Any:
+    """Make of a delivered søknad one that was to be printed, and of its files a letter set."""
+    entry, delivery = recorded.entry, recorded.delivery(recorded.entry.ref)
+    entry.ventet = "PAPIR"
+    files = {name: digest for name, digest in delivery.files.items() if name.endswith(".pdf")}
+    return recorded.modules.witness.Letter("ferdig/x", delivery.leveranse["meldingId"], files)
+
+
+def test_a_letter_that_is_at_the_fagsystem_too_is_found(recorded: Recording) -> None:
+    recorded.observed.letters.append(_on_paper(recorded))
+    assert {"doblet", "kjede"} <= recorded.kinds()
+
+
+def test_a_letter_that_was_never_printed_is_found(recorded: Recording) -> None:
+    _on_paper(recorded)
+    recorded.observed.deliveries.remove(recorded.delivery(recorded.entry.ref))
+    assert "tapt" in recorded.kinds()
+
+
+def test_a_letter_set_without_its_pdf_is_found(recorded: Recording) -> None:
+    letter = _on_paper(recorded)
+    recorded.observed.deliveries.remove(recorded.delivery(recorded.entry.ref))
+    recorded.observed.letters.append(replace(letter, files={}))
+    assert any(finding.kind == "tapt" and "brevsettet" in finding.text for finding in recorded.judge())
+
+
+def test_two_letter_sets_of_one_soknad_are_found(recorded: Recording) -> None:
+    letter = _on_paper(recorded)
+    recorded.observed.deliveries.remove(recorded.delivery(recorded.entry.ref))
+    recorded.observed.letters += [letter, replace(letter, place="ko/x")]
+    assert "doblet" in recorded.kinds()
+
+
+def test_a_letter_that_the_citizen_sees_as_received_is_found(recorded: Recording) -> None:
+    letter = _on_paper(recorded)
+    recorded.observed.letters.append(letter)
+    assert "usann" in recorded.kinds()
