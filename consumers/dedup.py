@@ -10,7 +10,8 @@ Rules:
 3. What is lost with the disk is rebuilt from the kvittering topic (``consumers.rebuild``) before anything is delivered.
 4. A dead letter's kvittering has grad INGEN, a fagsystem's rejection has not: this is how a rebuild tells them apart.
 5. Nothing here is ever deleted but what is displaced from its chain: a repeat is known for as long as the database lives. After
-   a lost disk, for as long as the kvittering topic keeps it, which is longer than a søknad or a dead letter can come again.
+   a lost disk it is known for as long as the kvittering topic keeps it, much longer than a søknad stays on its topic; a dead
+   letter that is redriven after that has the fagsystem's own idempotency key alone.
 6. A trace of every melding_id is in memory, about 60 bytes each: no trace means new, and a trace means ask the disk.
 """
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.record import TopicPartition
+from broker.routing import kommune_topics, kvittering_topic, soknad_topic
 from consumers.dedup import DedupStore
 from consumers.issued import Issued
 from consumers.kvitteringer import Answer, Kvitteringer
@@ -15,6 +17,7 @@ from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, M
 from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
 
 NUMBER = Kommunenummer("4601")
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DIGEST = Sha256.of(b"x")
 
 
@@ -159,3 +162,26 @@ async def test_a_chain_is_not_added_to_when_there_is_such_an_answer_already(
     issued = await asyncio.gather(*(once() for _ in range(5)))
     assert set(issued) == {issued[0]}
     assert await store.of_melding(melding_id) == (issued[0],)
+
+
+def test_after_a_lost_disk_answers_are_known_longer_than_a_soknad_can_be_read_again() -> None:
+    kept = {spec.name: int(spec.config["retention.ms"]) for spec in kommune_topics(NUMBER)}
+    assert kept[kvittering_topic(NUMBER)] > 2 * kept[soknad_topic(NUMBER)] > 0
+
+
+async def test_a_link_that_does_not_continue_the_chain_is_passed_over(
+    store: DedupStore, kvitteringer: Kvitteringer, tmp_path: Path
+) -> None:
+    case = DigisosId.new()
+    first, second = [await kvitteringer.issue(answer(case)) for _ in range(2)]
+    async with DedupStore(tmp_path / "annet.sqlite") as other:
+        other_first = await Kvitteringer(
+            NUMBER, issuer=kvitteringer._issuer, store=other, publisher=kvitteringer._publisher, clock=lambda: NOW
+        ).issue(answer(case))
+        await other.take_over([other_first, first, second], TopicPartition("t", 0), 3)
+        assert first.melding_id is not None
+        assert second.melding_id is not None
+        assert await other.of_melding(first.melding_id) == (), "its place is taken"
+        assert await other.of_melding(second.melding_id) == (), "it continues a branch that lost"
+        assert await other.displaced(NUMBER) == ()
+    _ = store
