@@ -213,7 +213,9 @@ class FagsystemConnector(Protocol):
     """What a vendor implements.
 
     Life: ``start`` once; then any number of ``deliver`` at the same time (never two of one ``digisos_id``) beside one iteration
-    of ``events``; then ``close`` once, after every ``deliver`` has ended.
+    of ``events``; then ``close`` once, after every ``deliver`` has ended. Another process may serve the same kommune. When a
+    partition moves there in the middle of a slow ``deliver``, it asks for the same ``melding_id`` too, perhaps before the first
+    call has ended: pass ``melding_id`` on to the fagsystem as its idempotency key, and let that decide.
 
     Errors: ``deliver`` raises ``FagsystemUnavailableError`` or ``FagsystemFailureError`` of ``schemas.errors`` and nothing else
     on purpose. Whatever else comes out counts as ``FagsystemFailureError``, without its text: it might quote a søknad. No text of
