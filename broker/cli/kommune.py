@@ -60,7 +60,8 @@ def show(
         console.print(f"  {name:22}{escape(document.get(name) or '–')}")
     for certificate in document["sertifikater"]:
         until, key_id = certificate["gyldigTil"][:10], certificate["nokkelId"][:16]
-        console.print(f"  {'sertifikat':22}{certificate['bruk']:11} til {until}  {key_id}…")
+        revoked = f"  [red]tilbakekalt {certificate['tilbakekalt']}[/]" if certificate.get("tilbakekalt") else ""
+        console.print(f"  {'sertifikat':22}{certificate['bruk']:11} til {until}  {key_id}…{revoked}")
     for office in document["enheter"]:
         console.print(f"  enhet                 {office['enhetsnummer']} {escape(office['navn'])}")
 

@@ -56,6 +56,17 @@ def test_one_kommune_is_shown_with_certificates_and_offices(data: Path) -> None:
     assert shown["iKatalogen"] is True
 
 
+def test_a_revoked_certificate_is_shown_as_such(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    layout = bootstrap(folder, choose_connectors(KOMMUNER[:1]), datetime(2026, 11, 23, tzinfo=UTC))
+    text = layout.katalog.read_text("utf-8")
+    named = "- nokler/kommune-0301.pem"
+    layout.katalog.write_text(
+        text.replace(named, "- {fil: nokler/kommune-0301.pem, tilbakekalt: 2026-11-24T12:00:00Z}"), "utf-8"
+    )
+    assert "tilbakekalt 2026-11-24T12:00:00Z" in " ".join(run(folder, "show", "0301").output.split())
+
+
 def test_a_kommune_outside_the_katalog_is_shown_as_not_receiving(data: Path) -> None:
     shown = json.loads(run(data, "show", "1103", "--json").output)
     assert (shown["navn"], shown["iKatalogen"], shown["mottar"], shown["sertifikater"]) == (
