@@ -243,13 +243,7 @@ class Producer:
                 finally:
                     await reception.close()
         except MeldingsformidlerError as error:
-            reason, status = _outcome(error)
-            if reason == ENCRYPTION:
-                self._failures.note(person.eier(self._keys.eier_key), self._clock())
-            metrics.SOKNADER_REFUSED.labels(status=str(status), reason=reason).inc()
-            log.info(
-                "soknad_refused", http_status=status, kode=error.code, resultat=reason, varighet_ms=_since(started)
-            )
+            self._note_refusal(error, kommunenummer, person, started)
             raise
         accepted = reception.accepted
         if accepted is None:
@@ -292,6 +286,22 @@ class Producer:
         former = await self.outbox.find(nav_ekstern_ref_id)
         if former is not None:
             raise self.already_accepted(former, nav_ekstern_ref_id, person)
+
+    def _note_refusal(
+        self, error: MeldingsformidlerError, kommunenummer: Kommunenummer, person: Fodselsnummer, started: float
+    ) -> None:
+        reason, status = _outcome(error)
+        if reason == ENCRYPTION:
+            self._failures.note(person.eier(self._keys.eier_key), self._clock())
+        metrics.SOKNADER_REFUSED.labels(status=str(status), reason=reason).inc()
+        get_logger().info(
+            "soknad_refused",
+            kommunenummer=kommunenummer,
+            http_status=status,
+            kode=error.code,
+            resultat=reason,
+            varighet_ms=_since(started),
+        )
 
     def _refuse_while_closed(self) -> None:
         if (problem := self._closed()) is not None:

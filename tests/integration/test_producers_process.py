@@ -289,7 +289,7 @@ async def test_without_kafka_at_the_start_the_process_waits_and_says_why(world: 
             return answer.status_code == 503 and "katalog" in answer.json()["mangler"]
 
         await eventually(says_why)
-        with pytest.raises(RefusedError, match="katalogen er ikke lest ferdig"):
+        with pytest.raises(RefusedError, match="ikke sammenlignet med Kafka ennå"):
             await process.send(make_citizen(5, world.number), "for-tidlig")
         assert await process.end(signal.SIGTERM) == 0
 
