@@ -11,6 +11,7 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
@@ -28,11 +29,11 @@ from broker.supervisor.layout import free_ports
 from broker.supervisor.provisioning import provision
 from broker.supervisor.spec import find_processes
 from broker.supervisor.up import Running
+from consumers.settings import CONFIG_ENV
 from schemas.names import Kommunenummer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from broker.kafka.settings import KafkaSettings
     from broker.supervisor.layout import Layout
@@ -164,6 +165,24 @@ class World:
         await self.up.stop(name)
         await self.up.start(replace(spec, environment=partial(_with, spec.environment, add)))
         return marker
+
+    async def start_second(self, name: str) -> str:
+        """Start one more process of a connector, with a memory of its own; return its name."""
+        second = f"{name}-2"
+        self.layout.reserve_ports([second])
+        spec = self._specs[name]
+        environment = dict(spec.environment(self.layout))
+        path = self._write_second(Path(environment[CONFIG_ENV]), second)
+        await self.up.start(replace(spec, name=second, environment=lambda _: {**environment, CONFIG_ENV: str(path)}))
+        return second
+
+    def _write_second(self, first: Path, name: str) -> Path:
+        path = self.layout.connector_config(name.removeprefix("konnektor-"))
+        document: dict[str, Any] = yaml.safe_load(first.read_bytes())
+        document |= {"database": str(self.layout.database(name)), "port": self.layout.port(name)}
+        path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
+        path.chmod(0o600)
+        return path
 
     async def kill(self, name: str) -> None:
         """Kill a process as it is; its supervisor starts it again."""

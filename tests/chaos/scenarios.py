@@ -111,6 +111,25 @@ async def all_at_once(h: Harness, run: str) -> int:
     return len(PROCESSES)
 
 
+async def two_connectors(h: Harness, run: str) -> int:
+    """Two processes share a connector's kommuner, and take turns in dying: partitions move in the middle of deliveries."""
+    second = await h.world.start_second(HTTP_PROCESS)
+    sending = asyncio.create_task(_trickle(h, run, 6))
+    kills = 0
+    for name in (HTTP_PROCESS, second, HTTP_PROCESS):
+        await until(lambda: False, h.rng.uniform(1.5, 3.0))
+        await h.world.kill(name)
+        kills += 1
+    await sending
+    await h.world.stop(second)
+    return kills
+
+
+async def _trickle(h: Harness, run: str, times: int) -> None:
+    for _ in range(times):
+        await h.send(run, *OVER_HTTP, more=1)
+
+
 async def kafka_killed(h: Harness, run: str) -> int:
     """Kafka is killed and started again at once, twice, while søknader come."""
 
@@ -271,6 +290,7 @@ SCENARIOS: Final = (
     Scenario("klienter som bryter av", impatient),
     Scenario("drap på måfå", storm),
     Scenario("alle drept på én gang", all_at_once),
+    Scenario("to konnektorprosesser dør på skift", two_connectors),
     Scenario("Kafka drept og startet", kafka_killed),
     Scenario("Kafka borte en stund", kafka_away),
     Scenario("nett til Kafka kuttet", network_fault(KAFKA, blocks=True), _wants_network),
