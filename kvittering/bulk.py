@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from broker.record import Incoming, Outgoing
     from crypto.keys import KeyRing
-    from kvittering.chain import Konnektor
-    from kvittering.projection import Verdicts
+    from kvittering.chain import Konnektor, Verdicts
     from kvittering.reading import ReadRecord
     from schemas.names import Kommunenummer
 

@@ -7,9 +7,10 @@ import getpass
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,13 +20,16 @@ from rich.markup import escape
 from broker.cli.kafka_access import kafka_access, read_katalog
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_OK, EXIT_REFUSED, console, errors, print_json
-from broker.clock import system_clock
+from broker.clock import Clock
+from broker.durations import format_duration, parse_duration
 from broker.files import open_private
 from broker.kafka.settings import KafkaSettings
 from broker.kafka.subscriber import KafkaTail
 from broker.katalog import Katalog
 from broker.log import configure_logging, get_logger
+from broker.process_clock import CLOCK_ENV, process_clock
 from broker.record import TopicPartition
+from broker.routing import KVITTERING_RETENTION
 from broker.sql import is_shared
 from broker.supervisor.layout import Layout
 from kvittering import emner, swapping
@@ -94,6 +98,7 @@ class Outcome:
             "sammenlignet": self.comparison.compared,
             "forskjellige": self.comparison.differing,
             "underveis": self.comparison.under_way,
+            "glemt": self.comparison.forgotten,
             "forskjeller": [{"digisosId": found.digisos_id, "felt": list(found.felt)} for found in self.differences],
         }
 
@@ -115,6 +120,14 @@ def rebuild(
             "--innsyn", help="Innsynsnøklene (PEM-filer eller mapper), i stedet for dem i --data. Kan gjentas."
         ),
     ] = None,
+    oppbevaring: Annotated[
+        str,
+        typer.Option(
+            "--oppbevaring",
+            envvar="FORMIDLER_KVITTERING_OPPBEVARING",
+            help="Hvor lenge lageret husker en søknad; det som er eldre, kan mangle.",
+        ),
+    ] = format_duration(KVITTERING_RETENTION),
     arbeidere: Annotated[
         int, typer.Option("--arbeidere", min=0, help="Hvor mange prosesser som regner; 0 for ingen egne.")
     ] = os.cpu_count() or 1,
@@ -132,7 +145,7 @@ def rebuild(
     Ingenting publiseres, og lageret som kjører blir bare lest. Avslutter med 0 når de sier det samme, eller er byttet, og med 1
     når de er forskjellige.
     """
-    plan = _plan(data, lager, til, innsyn, workers=arbeidere, swap=bytt)
+    plan = _plan(data, lager, til, innsyn, kept=parse_duration(oppbevaring), workers=arbeidere, swap=bytt)
     outcome = asyncio.run(_rebuild(plan, accept_loss=godta_tap, quiet=as_json))
     if as_json:
         print_json(outcome.to_json())
@@ -151,6 +164,8 @@ class Plan:
         target: Where the new one is built.
         stays: Whether the new one is kept when it is not swapped in.
         folder: Where the records lie meanwhile: beside the new store, or in the system's own place.
+        kept: How long the running store remembers a søknad.
+        clock: What the time is in the set-up.
     """
 
     kafka: KafkaSettings
@@ -158,13 +173,22 @@ class Plan:
     target: str
     stays: bool
     folder: Path | None
+    kept: timedelta
+    clock: Clock
     innsyn: tuple[Path, ...]
     workers: int
     swap: bool
 
 
 def _plan(
-    data: Path, lager: str | None, til: str | None, innsyn: list[Path] | None, *, workers: int, swap: bool
+    data: Path,
+    lager: str | None,
+    til: str | None,
+    innsyn: list[Path] | None,
+    *,
+    kept: timedelta,
+    workers: int,
+    swap: bool,
 ) -> Plan:
     running = lager or str(Layout.load(data).database(PRINCIPAL))
     if til is None and is_shared(running):
@@ -174,7 +198,8 @@ def _plan(
         swapping.check_swappable(running, target)
     keys = tuple(innsyn or _innsyn(Layout.load(data)))
     folder = None if is_shared(target) else Path(target).absolute().parent
-    return Plan(kafka_access(data, principal=PRINCIPAL), running, target, til is not None, folder, keys, workers, swap)
+    kafka = kafka_access(data, principal=PRINCIPAL)
+    return Plan(kafka, running, target, til is not None, folder, kept, _clock(data, lager), keys, workers, swap)
 
 
 def _innsyn(layout: Layout) -> tuple[Path, Path]:
@@ -194,7 +219,7 @@ async def _rebuild(plan: Plan, *, accept_loss: bool, quiet: bool) -> Outcome:
                     f"{outcome.missing_on_topics} søknader i det gamle lageret finnes ikke lenger på emnene; lageret er ikke "
                     "byttet. Oppgi --godta-tap om de kan gå tapt"
                 )
-            former = swapping.swap(Path(plan.running), Path(plan.target), system_clock())
+            former = swapping.swap(Path(plan.running), Path(plan.target), plan.clock())
             outcome.swapped, outcome.former, outcome.kept_at = True, str(former) if former else None, plan.running
     finally:
         if not plan.stays:
@@ -205,7 +230,7 @@ async def _rebuild(plan: Plan, *, accept_loss: bool, quiet: bool) -> Outcome:
 
 
 @asynccontextmanager
-async def _running(plan: Plan) -> AsyncIterator[BulkStore | None]:
+async def _running(plan: Plan) -> AsyncGenerator[BulkStore | None]:
     """Open the running store: to read beside the process that has it, or alone when it is to be exchanged.
 
     Raises:
@@ -232,14 +257,21 @@ async def _into(plan: Plan, katalog: Katalog, kept: BulkStore | None, *, quiet: 
                 workers=plan.workers,
                 report=_silent if quiet else _tell,
             )
-            outcome = Outcome(await one.run(_open_tail(plan.kafka), system_clock()))
+            outcome = Outcome(await one.run(_open_tail(plan.kafka), plan.clock()))
             if kept is not None:
                 outcome.comparison = Comparison()
-                async for found in compare(kept, store, outcome.comparison):
+                before = plan.clock() - plan.kept
+                async for found in compare(kept, store, outcome.comparison, forgotten_before=before):
                     outcome.missing_on_topics += found.felt == (MANGLER_PA_EMNENE,)
                     if len(outcome.differences) < KEPT:
                         outcome.differences.append(found)
             return outcome
+
+
+def _clock(data: Path, lager: str | None) -> Clock:
+    """Return the time of the set-up whose running store it is: somebody may have moved it."""
+    moved = {} if lager or not Layout.exists(data) else {CLOCK_ENV: str(Layout.load(data).clock)}
+    return process_clock(dict(os.environ) | moved)
 
 
 def _open_tail(settings: KafkaSettings) -> Any:

@@ -1,7 +1,8 @@
 """Whether two status stores say the same: a rebuilt one beside the running one, søknad by søknad.
 
 A søknad that the running store has read more or less about than the rebuilt one cannot be compared: that is told apart from a
-difference, and a rebuild of a process that stands still has none.
+difference, and a rebuild of a process that stands still has none. So is a søknad that one of them has forgotten by age
+(``oppbevaring``) while the topics still hold it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvittering.facts import SoknadState
+from kvittering.oppbevaring import newest
 from kvittering.projection import project
 from kvittering.rows import FORMER
 from kvittering.views import operator_view
@@ -17,6 +19,7 @@ from schemas.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
     from typing import Any
 
     from broker.record import TopicPartition
@@ -49,11 +52,13 @@ class Comparison:
         compared: How many søknader were looked at.
         differing: How many of them differ.
         under_way: How many could not be compared, since one store has read more about them than the other.
+        forgotten: How many one store alone has, and which are over age.
     """
 
     compared: int = 0
     differing: int = 0
     under_way: int = 0
+    forgotten: int = 0
 
 
 def difference(kept: Kept | None, rebuilt: Kept | None) -> tuple[str, ...]:
@@ -83,13 +88,16 @@ def _view(kept: Kept) -> dict[str, Any]:
     return operator_view(project(SoknadState.from_json(kept.tilstand)))
 
 
-async def compare(kept: BulkStore, rebuilt: BulkStore, result: Comparison) -> AsyncIterator[Difference]:
+async def compare(
+    kept: BulkStore, rebuilt: BulkStore, result: Comparison, *, forgotten_before: datetime | None = None
+) -> AsyncIterator[Difference]:
     """Return the søknader that two stores do not show alike, by id; one page of each is in memory.
 
     Args:
         kept: The running store.
         rebuilt: The other.
         result: Is counted in.
+        forgotten_before: What nothing has happened to since then may be missing from either; aware UTC.
     """
     ends = (await kept.offsets(), await rebuilt.offsets())
     async for one, other in _side_by_side(kept, rebuilt):
@@ -97,8 +105,13 @@ async def compare(kept: BulkStore, rebuilt: BulkStore, result: Comparison) -> As
         fields = difference(one, other)
         if not fields:
             continue
-        digisos_id = (one or other).digisos_id  # type: ignore[union-attr]  # one of them is there
-        if await _is_under_way(digisos_id, (kept, rebuilt), ends):
+        found = one or other
+        if found is None:
+            raise RuntimeError("one of the two stores has it")
+        digisos_id = found.digisos_id
+        if (one is None or other is None) and _is_over_age(found, forgotten_before):
+            result.forgotten += 1
+        elif await _is_under_way(digisos_id, (kept, rebuilt), ends):
             result.under_way += 1
         else:
             result.differing += 1
@@ -119,6 +132,16 @@ async def _side_by_side(kept: BulkStore, rebuilt: BulkStore) -> AsyncIterator[tu
         else:
             yield one, other
             one, other = await anext(left, None), await anext(right, None)
+
+
+def _is_over_age(kept: Kept, before: datetime | None) -> bool:
+    if before is None:
+        return False
+    try:
+        last = newest(SoknadState.from_json(kept.tilstand))
+    except StoreError:
+        return False
+    return last is None or last < before
 
 
 async def _is_under_way(

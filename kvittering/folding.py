@@ -25,7 +25,7 @@ from schemas.names import Kommunenummer
 from schemas.records import KatalogRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -81,7 +81,7 @@ def _fold(path: Path, now: datetime) -> Folded:
 
 
 @contextmanager
-def _executor(readers: Readers, workers: int) -> Iterator[Executor]:
+def _executor(readers: Readers, workers: int) -> Generator[Executor]:
     if workers == 0:
         with ThreadPoolExecutor(1, initializer=_begin, initargs=(readers,)) as thread:
             yield thread

@@ -15,9 +15,10 @@ from broker.katalog import Katalog, KatalogFollower, load_katalog
 from broker.record import Incoming
 from broker.routing import KATALOG
 from crypto.certificates import nokkel_id
-from schemas.codec import encode
+from schemas.codec import decode, encode
 from schemas.errors import BrokerUnavailableError, CertificateError, ConfigurationError
 from schemas.names import Kommunenummer
+from schemas.records import BRUK_KVITTERING, KatalogRecord
 
 OSLO, BERGEN = Kommunenummer("0301"), Kommunenummer("4601")
 
@@ -295,6 +296,14 @@ def test_a_file_can_say_that_a_certificate_is_revoked_and_what_the_channels_are(
     ]
     assert (entry.channels(), entry.frist_bekreftet_s, entry.frist_mottatt_s) == (("KAFKA", "PRINT"), 3600, None)
     assert entry.postadresse == ("Rådhuset", "0037 Oslo")
+
+
+def test_a_file_can_keep_a_former_connectors_certificate_in_its_own_name(katalog_file: Any) -> None:
+    path = katalog_file({"kvitteringssertifikater": ["k.pem", {"fil": "k.pem", "konnektor": "den-forrige"}]})
+    (entry,) = load_katalog(path).all()
+    signing = [one.konnektor for one in entry.sertifikater if one.bruk == BRUK_KVITTERING]
+    assert signing == [None, "den-forrige"]
+    assert decode(KatalogRecord, encode(entry)) == entry
 
 
 def test_a_kommune_may_stand_once(katalog_file: Any) -> None:

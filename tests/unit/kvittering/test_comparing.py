@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from kvittering.comparing import (
     difference,
 )
 from kvittering.facts import SoknadState
+from kvittering.oppbevaring import forget
 from kvittering.projection import project
 from kvittering.rows import soknad_row
 from kvittering.store import StatusStore
@@ -91,6 +93,23 @@ async def test_stores_that_read_the_same_are_the_same_and_a_missing_row_is_found
     assert (result.compared, result.differing) == (5, 1)
     differences, _ = await found(tmp_path / "b", tmp_path / "a")
     assert differences == [Difference(gone, (MANGLER_PA_EMNENE,))]
+
+
+async def test_a_soknad_that_one_store_has_forgotten_by_age_is_no_difference(kit: Any, tmp_path: Path) -> None:
+    old, new, log = kit.soknad(), kit.soknad(), kit.log()
+    records = [log.transport(old.transport("AKSEPTERT", -3600)), log.transport(new.transport("AKSEPTERT"))]
+    for name in ("a", "b"):
+        await fill(kit, tmp_path / name, *records)
+    async with StatusStore(tmp_path / "a") as store:
+        await forget(store, kit.now - timedelta(minutes=1))
+    result = Comparison()
+    async with BulkStore(tmp_path / "a", read_only=True) as left, BulkStore(tmp_path / "b", read_only=True) as right:
+        before = kit.now - timedelta(minutes=1)
+        assert [one async for one in compare(left, right, result, forgotten_before=before)] == []
+        assert result.forgotten == 1
+        earlier = kit.now - timedelta(hours=2)
+        found = [one async for one in compare(left, right, Comparison(), forgotten_before=earlier)]
+        assert found == [Difference(old.digisos_id, (MANGLER_I_LAGERET,))]
 
 
 @pytest.mark.parametrize("ahead", ["a", "b"])
