@@ -44,6 +44,8 @@ CRASH_POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "producers.relay.after-replace": "the søknad has left the outbox, its SENDT has not",
         "producers.kopi.before-commit": "a sender's copy is destroyed and its proof written, and not committed",
         "producers.omsending.before-commit": "a message is in the outbox again, not committed",
+        "producers.recall.before-commit": "meldinger are withdrawn, and not committed",
+        "producers.recall.withdrawn": "meldinger are withdrawn, and the act is not done",
         "producers.eskalering.claimed": "a withdrawn message has somebody who takes it on, and nothing done",
         "producers.eskalering.before-commit": "what came of a withdrawn message is written, and not committed",
         "producers.utskrift.before-rename": "a letter set is whole beside the print queue",

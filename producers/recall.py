@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from broker.krasj import crash_point
 from broker.krav import Godkjenning, Krav, verify
 from broker.styring import needs_approval, selection_digest
 from producers import kopi_rows, recall_rows
@@ -298,9 +299,13 @@ class Tilbakekaller:
         now = self._clock()
 
         def write(connection: Connection) -> list[tuple[MeldingId, str]]:
-            return [(kopi.melding_id, withdraw_in(connection, kopi, recall.id, now)) for kopi in page]
+            done = [(kopi.melding_id, withdraw_in(connection, kopi, recall.id, now)) for kopi in page]
+            crash_point("producers.recall.before-commit")
+            return done
 
-        for melding_id, what in await self._database.write(write):
+        withdrawn = await self._database.write(write)
+        crash_point("producers.recall.withdrawn")
+        for melding_id, what in withdrawn:
             resultat.antall[what] += 1
             if what == MOTTATT and len(resultat.for_sent) < MAX_TOLD:
                 resultat.for_sent.append(melding_id)

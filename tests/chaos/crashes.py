@@ -35,7 +35,7 @@ ONLY_FILES: Final = ("consumers.filedrop.", "consumers.svar.")
 ONLY_HTTP: Final = ("consumers.http.",)
 PAPER: Final = ("producers.utskrift.", "producers.eskalering.", "kvittering.vakt.")
 """Passed by what no fagsystem answers for."""
-BY_OPERATORS: Final = ("producers.omsending.", "broker.gjenkjoring.")
+BY_OPERATORS: Final = ("producers.omsending.", "producers.recall.", "broker.gjenkjoring.")
 """Passed when an operator does something; the scenarios in ``recovery`` crash there."""
 SELDOM: Final = (
     *PAPER,

@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
 import yaml
 from environment import FILE_PROCESS, HTTP_PROCESS, KOMMUNER, ON_PAPER, OVER_FILES, OVER_HTTP
 from harness import BrokenPromiseError
@@ -80,6 +81,36 @@ async def _until_dead(h: Harness, entries: list[Entry]) -> None:
         raise BrokenPromiseError("feil nøkkel førte ikke til døde brev")
 
 
+async def recalled(h: Harness, run: str) -> int:
+    """Søknader are recalled while their fagsystem is down, with two crashes in the act: none is delivered, and all are told of."""
+    number = OVER_HTTP[0]
+    began = datetime.now(UTC)
+    await h.fagsystem({"tilstand": "nede"}, number)
+    recalled = await h.send(run, *[number] * 3, ventet="AVVIST")
+    kept = asyncio.create_task(h.send(run, *KOMMUNER[1:], more=1))
+    if not all(await asyncio.gather(*(h.load.is_sent(entry) for entry in recalled))):
+        raise BrokenPromiseError("ikke alt var på emnet før tilbakekallingen")
+    act = ("recall", "trekk", "--kommune", number, "--fra", began.strftime("%Y-%m-%dT%H:%M:%S"), "-b", WHY)
+    for point in ("producers.recall.before-commit", "producers.recall.withdrawn"):
+        marker = await h.world.restart_to_crash("producers", point, 1)
+        told = await h.world.formidler(*act)
+        if not marker.exists():
+            raise BrokenPromiseError(f"{point} ble ikke nådd: {told.stderr or told.stdout}")
+        if not await until(lambda: _is_ready(h, "producers"), DEAD_WITHIN_S):
+            raise BrokenPromiseError("producers kom ikke tilbake")
+    await _operator(h, *act)
+    await kept
+    await h.fagsystem({"tilstand": "oppe"}, number)
+    return 2
+
+
+async def _is_ready(h: Harness, name: str) -> bool:
+    try:
+        return (await h.http.get(f"{h.world.layout.address(name)}/isready")).is_success
+    except httpx.TransportError:
+        return False
+
+
 async def kafka_lost(h: Harness, run: str) -> int:
     """Kafka's data folder is lost with søknader on their way: the runbook's commands, and all comes from the sender's copies."""
     await h.send(run, *KOMMUNER)
@@ -134,6 +165,7 @@ async def _send_again(h: Harness) -> dict[str, Any]:
 RECOVERIES: Final = (
     Scenario("ingen svarer: brevet skrives ut", on_paper),
     Scenario("feil nøkkel, gjenkjørt etter krasj", wrong_key),
+    Scenario("tilbakekalt, med krasj underveis", recalled),
 )
 LOSSES: Final = (Scenario("Kafkas data tapt", kafka_lost),)
 """Last in a world: nothing is as it was afterwards."""
