@@ -115,13 +115,13 @@ def frister_for(entry: KatalogRecord | None, defaults: Frister) -> Frister:
 
 def waiting(projection: Projection, frister: Frister) -> tuple[Ventende, ...]:
     """Return the messages of one søknad that still wait, in the order accepted (rule 1)."""
-    state = projection.state
-    ended = withdrawals_of(state.transport).ended
-    return tuple(
-        _waiting(one.melding, projection, frister)
-        for nr, one in enumerate(projection.meldinger)
-        if not _is_closed(one, projection, first=nr == 0) and one.melding.melding_id not in ended
-    )
+    left = [
+        one.melding for nr, one in enumerate(projection.meldinger) if not _is_closed(one, projection, first=nr == 0)
+    ]
+    if not left:
+        return ()  # nearly all søknader, nearly always
+    ended = withdrawals_of(projection.state.transport).ended
+    return tuple(_waiting(melding, projection, frister) for melding in left if melding.melding_id not in ended)
 
 
 def decide(projection: Projection, frister: Frister, now: datetime) -> tuple[TransportRecord, ...]:
