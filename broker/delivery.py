@@ -273,7 +273,7 @@ class Delivery:
         return self._run(entry, Step.DEAD_LETTER)
 
     def _sleep(self, entry: Entry, error: MeldingsformidlerError, at: datetime) -> list[Command]:
-        self._waiting.sleep(entry, at)
+        self._waiting.postpone(entry, at)
         return [Retry(entry.ticket, at, error, len(entry.attempts))]
 
     def _wake(self, now: datetime) -> list[Command]:

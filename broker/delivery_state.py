@@ -129,7 +129,7 @@ class Waiting:
         """Take the first in line."""
         return heapq.heappop(self._ready)[2]
 
-    def sleep(self, entry: Entry, at: datetime) -> None:
+    def postpone(self, entry: Entry, at: datetime) -> None:
         """Wait until ``at``."""
         entry.state = State.SLEEPING
         heapq.heappush(self._sleeping, (at, entry.sequence, entry))

@@ -19,7 +19,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from broker.delivery import Delivery
 from broker.delivery_messages import (
@@ -43,7 +44,6 @@ from broker.delivery_messages import (
     Withdraw,
 )
 from broker.krasj import crash_point
-from broker.ports import Subscriber
 from broker.record import TopicPartition
 from broker.retry import ALWAYS, Random, delay
 from consumers.committing import Committer
@@ -52,7 +52,7 @@ from consumers.job import Job, unexpected
 from schemas.errors import MeldingsformidlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from broker.clock import Clock
     from broker.delivery_messages import Command, Event, Limits
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from consumers.kvitteringer import Kvitteringer
     from consumers.lookahead import Lookahead
     from consumers.rebuild import Rebuilder
+    from consumers.subscription import Subscription
     from schemas.names import DigisosId, Kommunenummer
 
 T = TypeVar("T")
@@ -72,26 +73,6 @@ SECOND_LOOK_S: Final = 45.0
 """After this time nothing that a former owner had on its way can come to the topic any more: more than a publication may last."""
 LEAP_S: Final = 1.0
 """How soon a leap of the clock is noticed."""
-
-
-class Subscription(Subscriber, Protocol):
-    """A ``Subscriber`` that is started and stopped, and knows where records are."""
-
-    async def start(self) -> None:
-        """Join the group."""
-        ...
-
-    async def stop(self) -> None:
-        """Tell the listener that all partitions are revoked, and leave the group. May be called twice."""
-        ...
-
-    def partition_of(self, topic: str, key: bytes) -> int | None:
-        """Return the partition of records with this key; None while the topic is not known."""
-        ...
-
-    async def positions(self) -> Mapping[TopicPartition, int]:
-        """Return the offset after the last record that was handed out, for each partition that is ours."""
-        ...
 
 
 class DeliverySession:
@@ -136,6 +117,7 @@ class DeliverySession:
         self._core = Delivery(random=random, limits=limits)
         self._jobs: dict[tuple[int, int], Job] = {}
         self._assignments = 0
+        self._moved = asyncio.Event()
         self._ours: set[int] = set()
         self._committer = Committer(kommunenummer, random)
         self._background: set[asyncio.Task[None]] = set()
@@ -210,6 +192,7 @@ class DeliverySession:
         await self.drain()
         numbers = frozenset(one.partition for one in partitions)
         self._assignments += 1
+        self._moved.set()
         self._ours -= numbers
         self._feed(Revoked(numbers))
         self._tell.gone(numbers)
@@ -222,9 +205,10 @@ class DeliverySession:
         self._assignments += 1
         self._behind = "leser inn kvitteringsemnet"
         numbers = frozenset(one.partition for one in partitions)
-        self._in_background(self._begin(numbers, self._assignments))
+        self._moved = asyncio.Event()
+        self._in_background(self._begin(numbers, self._assignments, self._moved))
 
-    async def _begin(self, partitions: frozenset[int], assignment: int) -> None:
+    async def _begin(self, partitions: frozenset[int], assignment: int, moved: asyncio.Event) -> None:
         async def learn() -> None:
             await self._rebuilder.catch_up()
             if assignment == self._assignments:
@@ -242,10 +226,12 @@ class DeliverySession:
         self._feed(Assigned(partitions, dead_keys))
         self._look_ahead(wanted=self._core.is_down)
         self._on_assigned()
-        await asyncio.sleep(SECOND_LOOK_S)
-        if assignment == self._assignments:
-            await self._until_done(learn)
-            self._behind = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECOND_LOOK_S):
+                await moved.wait()
+                return
+        await self._until_done(learn)
+        self._behind = None
 
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         failures = 0

@@ -15,7 +15,7 @@ Rules:
 2. ``FERDIG`` holds the SHA-256 of each file, so that the receiver can check what it read.
 3. A søknad that has been dropped is not dropped again, also when the fagsystem has taken the folder away: ``levert/`` remembers.
    It is noted as on its way (``<meldingId>.pa-vei``) before the rename: if a crash comes between the rename and the note that it
-   is done, what is on its way and no longer under ``arbeid/`` has been dropped.
+   is done, what is on its way and no longer under ``arbeid/`` has been dropped. Each process has work folders of its own there.
 4. The fagsystem writes a receipt or an update under another name, or without its FERDIG, and renames or marks it when it is
    whole. What is in ut/ stays there until it is durable on its topic.
 5. Folders are mode 0700 and files 0600: what lies here is in clear, in the receiver's own domain.
@@ -28,6 +28,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -108,6 +109,7 @@ class FiledropConnector:
         self._root = settings.mappe / context.kommunenummer
         self._clock = context.clock
         self._taken: set[Path] = set()
+        self._token = secrets.token_hex(4)  # two processes may write one søknad: nobody drops what the other has begun
         self._log = get_logger().bind(kommunenummer=context.kommunenummer)
 
     def _folder(self, name: str) -> Path:
@@ -131,7 +133,7 @@ class FiledropConnector:
 
     def _clear(self, work: Path) -> None:
         """Remove what was never dropped: first the note that it is on its way, or it would seem to be dropped."""
-        self._on_its_way(work.name).unlink(missing_ok=True)
+        self._on_its_way(work.name.partition("~")[0]).unlink(missing_ok=True)
         sync_folder(self._folder("levert"))
         shutil.rmtree(work, ignore_errors=True)
 
@@ -155,14 +157,17 @@ class FiledropConnector:
     def _is_dropped(self, melding_id: MeldingId) -> bool:
         if (self._folder("levert") / melding_id).exists():
             return True
-        left_work = not (self._folder("arbeid") / melding_id).exists()
+        left_work = not any(self._works(melding_id))
         if (self._folder("inn") / melding_id).exists() or (left_work and self._on_its_way(melding_id).exists()):
             self._note_dropped(melding_id)
             return True
         return False
 
+    def _works(self, melding_id: MeldingId) -> Iterator[Path]:
+        return self._folder("arbeid").glob(f"{melding_id}~*")
+
     async def _drop(self, leveranse: Leveranse) -> None:
-        work = self._folder("arbeid") / leveranse.melding_id
+        work = self._folder("arbeid") / f"{leveranse.melding_id}~{self._token}"
         await asyncio.to_thread(self._clear, work)
         work.mkdir(mode=_PRIVATE_FOLDER)
         sums = {file.name: await self._write(work / file.name, leveranse.read(file.name)) for file in leveranse.files}

@@ -275,6 +275,16 @@ async def test_a_repeat_is_one_soknad_and_the_same_answer(rig: Rig) -> None:
     await again.close()
 
 
+async def test_two_processes_that_are_asked_at_the_same_time_give_one_whole_soknad(rig: Rig) -> None:
+    one, other = await rig.connect(), await rig.connect()
+    content = {"soknad.json": b"{}", "a.pdf": bytes(300_000)}
+    leveranse = make_leveranse(content)
+    await asyncio.gather(one.deliver(leveranse), other.deliver(leveranse), return_exceptions=True)
+    for connector in (one, other):
+        assert isinstance(await connector.deliver(leveranse), Mottatt | Levert)
+    assert rig.received(leveranse.melding_id) == content
+
+
 async def test_an_unavailable_fagsystem_is_retriable_and_nothing_is_kept(rig: Rig) -> None:
     leveranse = make_leveranse()
     connector = await rig.connect()
