@@ -22,6 +22,7 @@ from rich.markup import escape
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
 from broker.supervisor.layout import Layout
+from broker.topic_identity import Verdict
 from producers.drift_routes import PREFIX
 from producers.http_client import refused
 from producers.sender_token import sender_token
@@ -101,25 +102,35 @@ def restore(data: DataOption, url: UrlOption = None, token: TokenOption = None, 
 
 @app.command("godta-emne", epilog="Eksempel: formidler utboks godta-emne fiks.0301.soknad.v1")
 def accept(
-    emne: Annotated[str, typer.Argument(help="Emnets fulle navn.")],
+    *,
     data: DataOption,
+    emne: Annotated[str | None, typer.Argument(help="Emnets fulle navn.")] = None,
+    alle: Annotated[bool, typer.Option("--alle", help="Alle som er laget på nytt, som når Kafka gikk tapt.")] = False,
     url: UrlOption = None,
     token: TokenOption = None,
-    as_json: JsonOption = False,  # noqa: FBT002 - a flag
+    as_json: JsonOption = False,
 ) -> None:
     """Godta at et Kafka-emne er laget på nytt, så det som venter på det, kan sendes."""
+    if (emne is None) is not alle:
+        raise typer.BadParameter("oppgi ett emne, eller --alle", param_hint="EMNE")
 
-    async def ask() -> dict[str, Any]:
+    async def ask() -> list[dict[str, Any]]:
         async with _intake(data, url, token) as http:
-            return _document(await http.post(f"{PREFIX}/emner/{emne}/godta"))
+            topics = [emne] if emne else _recreated(_document(await http.get(PREFIX)))
+            return [_document(await http.post(f"{PREFIX}/emner/{topic}/godta")) for topic in topics]
 
     found = _run(ask())
     if as_json:
-        print_json(found)
+        print_json(found if alle else found[0])
     else:
-        console.print(f"{escape(found['emne'])}: {escape(found['dom'])}")
-    if found["dom"] not in {"nytt", "samme"}:
+        for one in found:
+            console.print(f"{escape(one['emne'])}: {escape(one['dom'])}")
+    if any(one["dom"] not in {"nytt", "samme"} for one in found):
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _recreated(found: dict[str, Any]) -> list[str]:
+    return [topic["emne"] for topic in found["emner"] if topic["dom"] == Verdict.RECREATED.value]
 
 
 def _print(found: dict[str, Any]) -> None:
