@@ -82,7 +82,7 @@ async def _until_dead(h: Harness, entries: list[Entry]) -> None:
 
 
 async def recalled(h: Harness, run: str) -> int:
-    """Søknader are recalled while their fagsystem is down, with two crashes in the act: none is delivered, and all are told of."""
+    """Søknader are recalled while their fagsystem is down, with two crashes in the act: none is delivered, all are told of."""
     number = OVER_HTTP[0]
     began = datetime.now(UTC)
     await h.fagsystem({"tilstand": "nede"}, number)
@@ -168,4 +168,4 @@ RECOVERIES: Final = (
     Scenario("tilbakekalt, med krasj underveis", recalled),
 )
 LOSSES: Final = (Scenario("Kafkas data tapt", kafka_lost),)
-"""Last in a world: nothing is as it was afterwards."""
+"""Last in a world, since topics and kvitteringer of before are gone afterwards."""
