@@ -97,4 +97,4 @@ def read_bucket(path: Path, topics: Sequence[str]) -> Iterator[Incoming]:
             parts.append(bytes(data[at : at + size]))
             at += size
         headers = headers_of(parts[2].decode())
-        yield Incoming(topics[topic], partition, offset, timestamp_ms, parts[0], parts[1], headers)
+        yield Incoming(topics[int(topic)], partition, offset, timestamp_ms, parts[0], parts[1], headers)

@@ -114,14 +114,19 @@ async def fold_buckets(
         loop = asyncio.get_running_loop()
         left = iter(paths)
         under_way: set[asyncio.Future[Folded]] = set()
-        while True:
-            while len(under_way) < max(workers, 1) + 1 and (path := next(left, None)) is not None:
-                under_way.add(loop.run_in_executor(executor, _fold, path, now))
-            if not under_way:
-                return
-            done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                try:
+        try:
+            while True:
+                while len(under_way) < max(workers, 1) + 1 and (path := next(left, None)) is not None:
+                    under_way.add(loop.run_in_executor(executor, _fold, path, now))
+                if not under_way:
+                    return
+                done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    under_way.discard(one)
                     yield one.result()
-                except BrokenProcessPool:
-                    raise StoreError("en arbeidsprosess ble borte; er det nok minne?") from None
+        except BrokenProcessPool:
+            raise StoreError("en arbeidsprosess ble borte; er det nok minne?") from None
+        finally:
+            for one in under_way:
+                one.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)

@@ -12,6 +12,7 @@ from broker.routing import KVITTERING_DLQ, STATUS, TRANSPORT, kvittering_topic
 from kvittering.projection import project
 from kvittering.store import StatusStore
 from schemas.codec import decode
+from schemas.errors import ConfigurationError
 from schemas.names import DigisosId, Sha256
 from schemas.records import DeadLetterRecord, StatusRecord
 
@@ -216,3 +217,14 @@ async def test_the_store_knows_when_the_newest_soknad_was_accepted(kit: Any, sto
     log, soknad = kit.log(), kit.soknad()
     await store.apply([kit.read(log.transport(soknad.transport("AKSEPTERT", 60)))], kit.now)
     assert await store.newest() == kit.now + timedelta(seconds=60)
+
+
+async def test_a_second_process_is_refused_the_file_of_the_first_and_may_read_it(kit: Any, tmp_path: Path) -> None:
+    path = tmp_path / "kvittering.sqlite"
+    soknad = kit.soknad()
+    async with StatusStore(path) as store:
+        await store.apply([kit.read(kit.log().transport(soknad.transport("AKSEPTERT")))], kit.now)
+        with pytest.raises(ConfigurationError, match="åpen i en annen prosess"):
+            await StatusStore(path).__aenter__()
+        async with StatusStore(path, read_only=True) as beside:
+            assert await beside.state(soknad.digisos_id) is not None
