@@ -309,6 +309,8 @@ def _finish(result: dict[str, Any], *, as_json: bool) -> None:
         return
     for what, count in sorted(result["antall"].items()):
         console.print(f"{count} {escape(what)}")
+    if "TRUKKET" in result["antall"]:
+        console.print("om det var i tide, vises med `formidler recall sok`: MOTTATT betyr at fagsystemet var raskere")
     for melding in result["forSent"]:
         console.print(f"for sent, er mottatt: {melding}")
 
