@@ -49,6 +49,7 @@ class Withdrawals:
         self._database = database
         self._open_tail = open_tail
         self._clock = clock
+        self._again = False
         self._problem: str | None = "overføringene er ikke lest ferdig"
 
     def problem(self) -> str | None:
@@ -62,26 +63,21 @@ class Withdrawals:
                 await self._follow()
             except TopicShorterError as error:
                 get_logger().warning("withdrawals_read_again", topic=TRANSPORT, exc_info=error)
-                await self._forget()
-                continue
+                self._again = True
             except (TransportError, StoreError, ConfigurationError) as error:
                 self._problem = f"overføringene kan ikke leses ({error.code})"
                 get_logger().warning("withdrawals_not_read", topic=TRANSPORT, vent_s=RETRY_S, exc_info=error)
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
+        if self._again:
+            await self._database.write(rows.forget_offsets)
+            self._again = False
         offsets = await self._database.read(rows.offsets)
         async with self._open_tail([TRANSPORT], offsets) as tail:
             self._problem = None
             async for batch in tail:
                 await self.take_in(batch)
-
-    async def _forget(self) -> None:
-        try:
-            await self._database.write(rows.forget_offsets)
-        except StoreError as error:
-            get_logger().warning("withdrawals_not_read", topic=TRANSPORT, vent_s=RETRY_S, exc_info=error)
-            await asyncio.sleep(RETRY_S)
 
     async def take_in(self, batch: Sequence[Incoming]) -> int:
         """Note what a batch says, with how far was read; return how many escalations began.
