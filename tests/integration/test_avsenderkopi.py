@@ -18,6 +18,7 @@ import yaml
 from broker.supervisor.bootstrap import bootstrap, choose_connectors, made_up_organisasjonsnummer
 from broker.supervisor.layout import Layout
 from broker.supervisor.up import Running, running
+from consumers.dedup import DedupStore
 from crypto import Authority, certificate_pem, write_private_key
 from producers.demo.plan import PlannedSoknad, plan_day
 from producers.demo.portal import Portal
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]  # each starts a whole set-up, the first one twice
 
 KOMMUNER = tuple(Kommunenummer(number) for number in ("4641", "1811", "5612"))
 AURLAND = KOMMUNER[0]
 CONNECTORS = frozenset({"konnektor-fjordsak", "konnektor-arkivmappe"})
-WITHIN_S = 60.0
+WITHIN_S = 90.0
 RECEIVED = {"MOTTATT", "UNDER_BEHANDLING", "FERDIGBEHANDLET", "BEHANDLES_IKKE"}
 
 
@@ -46,14 +47,14 @@ def layout(tmp_path: Path) -> Layout:
     return bootstrap(tmp_path / "data", choose_connectors(KOMMUNER), datetime.now(UTC))
 
 
-async def formidler(layout: Layout, *arguments: str, code: int = 0) -> Any:
+async def formidler(layout: Layout, *arguments: str) -> Any:
     """Run a command on the set-up and return what it prints as JSON."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "broker.cli", *arguments, "--json", "--data", str(layout.folder),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, errors = await process.communicate()
-    assert process.returncode == code, errors.decode()
+    assert process.returncode == 0, errors.decode()
     return json.loads(out) if out.strip() else None
 
 
@@ -125,7 +126,7 @@ async def test_a_lost_kafka_is_filled_again_from_the_copies_and_nothing_is_deliv
     shutil.rmtree(layout.folder / "kafka")
     layout = Layout.load(layout.folder)
     async with running(
-        layout, external=None, report=lambda _: None, leave_out=frozenset({"producers", "kvittering"})
+        layout, external=None, report=lambda _: None, leave_out=CONNECTORS | {"producers", "kvittering"}
     ) as up:
         await take_over_new_topics(layout, up)
         dry = await formidler(layout, "avsenderkopi", "send", "--alle-ikke-mottatt", "--torr")
@@ -143,9 +144,10 @@ async def take_over_new_topics(layout: Layout, up: Running) -> None:
     starting = asyncio.create_task(up.start_named("producers"))
 
     async def accepted() -> bool:
-        with suppress(AssertionError):
-            for topic in ("fiks.transport.v1", *(f"fiks.{number}.soknad.v1" for number in KOMMUNER)):
-                await formidler(layout, "utboks", "godta-emne", topic)
+        with suppress(httpx.TransportError):
+            async with drift_client(layout.folder) as client:  # as `formidler utboks godta-emne` does
+                for topic in ("fiks.transport.v1", *(f"fiks.{number}.soknad.v1" for number in KOMMUNER)):
+                    await client.post(f"/drift/v1/utboks/emner/{topic}/godta", {})
             return True
         return False
 
@@ -163,6 +165,15 @@ async def take_over_new_topics(layout: Layout, up: Running) -> None:
     await up.stop("kvittering")
     await formidler(layout, "status", "godta-emner")
     await up.start_named("kvittering")
+
+    for name, connector in layout.setup.konnektorer.items():
+        async with DedupStore(
+            layout.database(f"konnektor-{name}")
+        ) as store:  # as `formidler connector godta-emne` does
+            for number in connector.kommuner:
+                assert await store.forget_topic(f"fiks.{number}.soknad.v1")
+                assert await store.forget_topic(f"fiks.{number}.kvittering.v1")
+        await up.start_named(f"konnektor-{name}")
 
 
 class Kommune:
