@@ -49,20 +49,20 @@ def modules_with_sql() -> list[str]:
     return sorted(str(path.relative_to(ROOT).with_suffix("")) for path in found)
 
 
-def tests_of(module: str) -> Path:
+def suite_of(module: str) -> Path:
     folder, name = module.rsplit("/", 1)
     return UNIT / TRIED_BY.get(module, f"{folder}/test_{name}.py")
 
 
 @pytest.mark.parametrize("module", modules_with_sql())
 def test_every_module_with_sql_is_tried(module: str) -> None:
-    assert tests_of(module).exists(), f"which tests try {module} on PostgreSQL?"
+    assert suite_of(module).exists(), f"which tests try {module} on PostgreSQL?"
 
 
 @pytest.mark.usefixtures("postgres_server")
 @pytest.mark.timeout(600)
 def test_every_stores_own_tests_hold_on_a_server() -> None:
-    tests = {str(path) for each in modules_with_sql() if (path := tests_of(each)).exists()}
+    tests = {str(path) for each in modules_with_sql() if (path := suite_of(each)).exists()}
     left_out = [f"--deselect={UNIT.relative_to(ROOT)}/{test}" for test in OF_A_FILE_ALONE]
     python_path = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
