@@ -7,10 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from broker.revisjon_records import (
-    OPERATOR_PREFIX,
-    SIGNATURE_TYPE,
     canonical,
-    check_text,
     digest_of,
     new_record,
     revisjon_outgoing,
@@ -23,19 +20,6 @@ if TYPE_CHECKING:
     from broker.record import Outgoing
     from schemas.names import Sha256
     from schemas.records import RevisjonRecord
-
-__all__ = [
-    "OPERATOR_PREFIX",
-    "SIGNATURE_TYPE",
-    "ActSigner",
-    "FindHead",
-    "RevisjonWriter",
-    "canonical",
-    "check_text",
-    "digest_of",
-    "new_record",
-    "revisjon_outgoing",
-]
 
 FindHead = Callable[[str], Awaitable["Sha256 | None"]]
 """Returns the digest of an actor's last record on the topic, None when there is none."""

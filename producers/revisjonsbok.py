@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.revisjon import digest_of, new_record, revisjon_outgoing
+from broker.revisjon_records import digest_of, new_record, revisjon_outgoing
 from producers.outbox_rows import ACTOR, ACTS, Message, insert_message
 from schemas.names import Kommunenummer, MeldingId, NavEksternRefId, Sha256
 

@@ -9,7 +9,7 @@ import pytest
 
 from broker.operator_register import Register
 from broker.operatorer import Operatorer, operator_name
-from broker.revisjon import SIGNATURE_TYPE
+from broker.revisjon_records import SIGNATURE_TYPE
 from crypto.jws import verify_jws
 from schemas.errors import ConfigurationError, GovernedActError, KeyFileError
 

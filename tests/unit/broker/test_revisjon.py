@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.record import RecordPosition, header
-from broker.revisjon import (
-    RevisjonWriter,
-    canonical,
-    digest_of,
-    new_record,
-    revisjon_outgoing,
-)
-from broker.revisjon_records import MAX_TEXT_CHARS
+from broker.revisjon import RevisjonWriter
+from broker.revisjon_records import MAX_TEXT_CHARS, canonical, digest_of, new_record, revisjon_outgoing
 from broker.routing import REVISJON
 from schemas.codec import decode
 from schemas.errors import AuditError, BrokerUnavailableError, TransportError
