@@ -7,6 +7,7 @@ between the two. Nothing else is kept of what is read: memory does not grow with
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from broker.delivery_messages import WithdrawalSeen
@@ -15,9 +16,10 @@ from consumers.job import Job
 from schemas.errors import MeldingsformidlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
-    from broker.ports import OpenTail
+    from broker.ports import OpenTail, Tail
     from broker.record import Incoming, TopicPartition
     from schemas.names import Kommunenummer
 
@@ -44,7 +46,7 @@ class Lookahead:
         """Tell of every withdrawal from these positions on, until cancelled; the same one may be told of twice."""
         while positions:
             try:
-                async with self._open_tail([self._topic], positions) as tail:
+                async with _opened(self._open_tail([self._topic], positions)) as tail:
                     async for batch in tail:
                         for withdrawal in map(self._withdrawal, batch):
                             if withdrawal is not None:
@@ -60,3 +62,20 @@ class Lookahead:
         if job.error is not None or not job.withdraws or job.melding_id is None:
             return None
         return WithdrawalSeen(incoming.partition, job.key, job.melding_id)
+
+
+@asynccontextmanager
+async def _opened(tail: AbstractAsyncContextManager[Tail]) -> AsyncGenerator[Tail]:
+    """Open ``tail`` whole or not at all: a client that is cut off while it connects leaves its connection behind."""
+    opening = asyncio.ensure_future(tail.__aenter__())
+    try:
+        opened = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait((opening,))
+        if opening.exception() is None:
+            await tail.__aexit__(None, None, None)
+        raise
+    try:
+        yield opened
+    finally:
+        await tail.__aexit__(None, None, None)

@@ -99,3 +99,27 @@ async def test_without_partitions_there_is_nothing_to_look_for() -> None:
     tails = Tails()
     await Lookahead(NUMBER, topic=TOPIC, open_tail=tails).run({}, lambda _: None)
     assert tails.opened == []
+
+
+async def test_one_that_is_cut_off_while_it_connects_is_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    tails, connecting, connected, closed = Tails([]), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slowly(self: Tails) -> Tails:
+        connecting.set()
+        await connected.wait()
+        return self
+
+    async def close(*_: object) -> None:
+        closed.set()
+
+    monkeypatch.setattr(Tails, "__aenter__", slowly)
+    monkeypatch.setattr(Tails, "__aexit__", close)
+    running = asyncio.create_task(Lookahead(NUMBER, topic=TOPIC, open_tail=tails).run({ZERO: 0}, lambda _: None))
+    await connecting.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    assert not running.done()
+    connected.set()
+    await asyncio.gather(running, return_exceptions=True)
+    assert closed.is_set()
+    assert running.cancelled()
