@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
@@ -80,7 +81,7 @@ async def forget(store: StatusStore, before: datetime) -> int:
     """
     forgotten, after = 0, ""
     while True:
-        count, last = await store.write(lambda connection, start=after: forget_some(connection, before, start))
+        count, last = await store.write(partial(forget_some, before=before, after=after))
         forgotten += count
         if last is None:
             break
