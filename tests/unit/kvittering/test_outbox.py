@@ -145,22 +145,26 @@ async def test_what_kafka_never_takes_is_set_aside_kept_and_counted_and_holds_up
     assert (line["event"], line["log_level"], line["kode"]) == ("record_set_aside", "critical", "transport.for-stor")
 
 
-async def test_nothing_goes_out_before_everything_has_been_read_once(kit: Any, tmp_path: Path) -> None:
-    begin, stored, published = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    class Waiting:
-        async def publish_all(self, records: Any) -> list[None]:
-            published.set()
-            return [None for _ in records]
-
+async def test_nothing_goes_out_before_everything_has_been_read_once(
+    kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, stored, kafka = asyncio.Event(), asyncio.Event(), Kafka()
     async with StatusStore(tmp_path / "k.sqlite") as store:
         await store.apply([kit.read(kit.log().transport(kit.soknad().transport("AKSEPTERT")))], kit.now)
-        task = asyncio.create_task(OutboxPublisher(store, Waiting(), stored, begin=begin).run())  # type: ignore[arg-type]  # it publishes
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert not published.is_set()
+        looked = asyncio.Event()
+        real = store.pending
+
+        async def pending(limit: int) -> Any:
+            looked.set()
+            return await real(limit)
+
+        monkeypatch.setattr(store, "pending", pending)
+        task = asyncio.create_task(OutboxPublisher(store, kafka, stored, begin=begin).run())
+        await asyncio.sleep(0)  # it has run as far as it can
+        assert not looked.is_set()
         begin.set()
         async with asyncio.timeout(5):
-            await published.wait()
+            while not kafka.taken:  # noqa: ASYNC110 - the fake has no event
+                await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
