@@ -90,6 +90,27 @@ def test_a_deleted_package_is_missing_and_may_be_deleted_again(lager: Dokumentla
         lager.size(package)
 
 
+def test_every_committed_package_is_listed_and_no_other(lager: Dokumentlager, folder: Path) -> None:
+    assert lager.ids() == frozenset()
+    packages = {put(lager, b"a"), put(lager, b"b")}
+    unfinished = lager.create()
+    (folder / "noe annet.cms").write_bytes(b"?")
+    assert lager.ids() == packages
+    unfinished.abort()
+
+
+def test_a_packages_state_is_the_same_until_its_bytes_may_have_changed(lager: Dokumentlager, folder: Path) -> None:
+    one, two = put(lager, b"abc"), put(lager, b"abc")
+    before = lager.state(one)
+    assert lager.state(one) == before != lager.state(two)
+    (path,) = folder.glob(f"{one}*")
+    path.write_bytes(b"ab")
+    assert lager.state(one) != before
+    lager.delete(one)
+    with pytest.raises(PackageMissingError):
+        lager.state(one)
+
+
 def test_sweep_removes_what_was_never_finished_and_nothing_else(lager: Dokumentlager, folder: Path) -> None:
     known, unknown = put(lager, b"known"), put(lager, b"newer than the backup")
     unfinished = lager.create()
