@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 MAX_MODULE_LINES = 400
+FLAT_LISTS = {"schemas/errors.py": 450}
+"""Modules that are one list of one kind of thing, which nobody reads from end to end."""
 MAX_FUNCTION_LINES = 50
 
 
@@ -48,7 +50,8 @@ def test_no_module_is_longer_than_its_budget(sources: list[Path], root: Path) ->
     long = {
         str(path.relative_to(root)): lines
         for path in sources
-        if (lines := len(path.read_text("utf-8").splitlines())) > MAX_MODULE_LINES
+        if (lines := len(path.read_text("utf-8").splitlines()))
+        > FLAT_LISTS.get(str(path.relative_to(root)), MAX_MODULE_LINES)
     }
     assert long == {}
 

@@ -221,9 +221,10 @@ async def test_without_a_certificate_soknader_are_taken_in_held_and_sent_when_on
             await topics.until(lambda: topics.types() == ["AKSEPTERT"])
             ids = [first, *[await post(world, make_sending, nr) for nr in (2, 3)]]
             await topics.until(lambda: topics.types() == ["AKSEPTERT"] * len(ids))
-            held = lambda: REGISTRY.get_sample_value(  # noqa: E731
-                "fiks_soknader_held", {"kommunenummer": "0301", "aarsak": why}
-            )
+
+            def held() -> float | None:
+                return REGISTRY.get_sample_value("fiks_soknader_held", {"kommunenummer": "0301", "aarsak": why})
+
             kommune.changed.set()
             await topics.until(lambda: held() == len(ids))
             assert f"0301 ({why})" in str(forsegler.problem())
