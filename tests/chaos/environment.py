@@ -231,7 +231,11 @@ class World:
 
     async def formidler(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command as an operator does, on this set-up."""
-        command = [sys.executable, "-m", "broker.cli", *arguments, "--data", str(self.layout.folder)]
+        return await self.command(*arguments, "--data", str(self.layout.folder), **environment)
+
+    async def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command."""
+        command = [sys.executable, "-m", "broker.cli", *arguments]
         return await asyncio.to_thread(
             subprocess.run, command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -16,7 +15,7 @@ from waiting import until
 
 from broker.krasj import KRASJ_ENV, KRASJ_FILE_ENV
 from schemas.codec import decode
-from schemas.records import DeadLetterRecord
+from schemas.records import DeadLetterRecord, SoknadRecord, StatusRecord
 
 if TYPE_CHECKING:
     from environment import World
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 WHY: Final = "kaos"
 DEAD_WITHIN_S: Final = 40.0
+ENDED_WITHIN_S: Final = 40.0
 
 
 async def on_paper(h: Harness, run: str) -> int:
@@ -36,13 +36,12 @@ async def on_paper(h: Harness, run: str) -> int:
 async def wrong_key(h: Harness, run: str) -> int:
     """A connector with the wrong key makes dead letters of what follows; the right one and a redrive deliver all, in order."""
     number = OVER_HTTP[1]
-    began = datetime.now(UTC)
     await _give_key(h.world, number, OVER_FILES)
     entries = await h.send(run, *[number] * 3, more=1)
-    await _until_dead(h, entries)
+    letters = await _until_dead(h, entries)
     await _give_key(h.world, number, number)
     marker = h.world.new_marker()
-    redrive = ("dlq", "redrive", "--kommune", number, "--fra", began.strftime("%Y-%m-%dT%H:%M:%S"), "-b", WHY)
+    redrive = ("dlq", "redrive", *letters, "-b", WHY)
     crashed = await h.world.formidler(
         *redrive, **{KRASJ_ENV: "broker.gjenkjoring.after-publish", KRASJ_FILE_ENV: str(marker)}
     )
@@ -67,30 +66,32 @@ async def _give_key(world: World, number: str, owner: str) -> None:
     await world.start(HTTP_PROCESS)
 
 
-async def _until_dead(h: Harness, entries: list[Entry]) -> None:
+async def _until_dead(h: Harness, entries: list[Entry]) -> list[str]:
+    """Wait until each søknad and what follows it are dead letters; return the letters' ids."""
     wanted = {entry.digisos_id for entry in entries}
 
-    def dead() -> bool:
-        letters = [
-            decode(DeadLetterRecord, raw.value) for raw in h.topics.read() if raw.topic.endswith(".soknad.v1.dlq")
-        ]
-        counts = {one: sum(str(letter.digisos_id) == one for letter in letters) for one in wanted}
-        return all(count >= 2 for count in counts.values())
+    def letters() -> list[str]:
+        found = [decode(DeadLetterRecord, raw.value) for raw in h.topics.read() if raw.topic.endswith(".soknad.v1.dlq")]
+        return sorted({str(one.dead_letter_id) for one in found if str(one.digisos_id) in wanted})
 
-    if not await until(lambda: asyncio.to_thread(dead), DEAD_WITHIN_S):
+    async def all_dead() -> bool:
+        return len(await asyncio.to_thread(letters)) >= 2 * len(wanted)
+
+    if not await until(all_dead, DEAD_WITHIN_S):
         raise BrokenPromiseError("feil nøkkel førte ikke til døde brev")
+    return letters()
 
 
 async def recalled(h: Harness, run: str) -> int:
     """Søknader are recalled while their fagsystem is down, with two crashes in the act: none is delivered, all are told of."""
     number = OVER_HTTP[0]
-    began = datetime.now(UTC)
     await h.fagsystem({"tilstand": "nede"}, number)
     recalled = await h.send(run, *[number] * 3, ventet="AVVIST")
     kept = asyncio.create_task(h.send(run, *KOMMUNER[1:], more=1))
     if not all(await asyncio.gather(*(h.load.is_sent(entry) for entry in recalled))):
         raise BrokenPromiseError("ikke alt var på emnet før tilbakekallingen")
-    act = ("recall", "trekk", "--kommune", number, "--fra", began.strftime("%Y-%m-%dT%H:%M:%S"), "-b", WHY)
+    chosen = [argument for entry in recalled for argument in ("--melding", _melding_of(h, entry))]
+    act = ("recall", "trekk", *chosen, "-b", WHY)
     for point in ("producers.recall.before-commit", "producers.recall.withdrawn"):
         marker = await h.world.restart_to_crash("producers", point, 1)
         told = await h.world.formidler(*act)
@@ -104,6 +105,14 @@ async def recalled(h: Harness, run: str) -> int:
     return 2
 
 
+def _melding_of(h: Harness, entry: Entry) -> str:
+    """Return the meldingId under which a søknad lies on its topic."""
+    for raw in h.topics.read():
+        if raw.topic == f"fiks.{entry.kommunenummer}.soknad.v1" and raw.key == str(entry.digisos_id).encode():
+            return str(decode(SoknadRecord, raw.value).melding_id)
+    raise BrokenPromiseError("søknaden ligger ikke på emnet")
+
+
 async def _is_ready(h: Harness, name: str) -> bool:
     try:
         return (await h.http.get(f"{h.world.layout.address(name)}/isready")).is_success
@@ -113,8 +122,11 @@ async def _is_ready(h: Harness, name: str) -> bool:
 
 async def kafka_lost(h: Harness, run: str) -> int:
     """Kafka's data folder is lost with søknader on their way: the runbook's commands, and all comes from the sender's copies."""
-    await h.send(run, *KOMMUNER)
+    done = await h.send(run, *KOMMUNER)
     await h.settle(run)
+    # What lies on fiks.status.v1 is lost with the rest and not published again: let it be the last word, and be read.
+    if not await until(lambda: asyncio.to_thread(_all_ended, h, done), ENDED_WITHIN_S):
+        raise BrokenPromiseError("sakene ble ikke ferdige før tapet")
     await h.fagsystem({"tilstand": "nede"}, *OVER_HTTP)
     waiting = await h.send(run, *OVER_HTTP * 3)
     if not all(await asyncio.gather(*(h.load.is_sent(entry) for entry in waiting))):
@@ -133,6 +145,15 @@ async def kafka_lost(h: Harness, run: str) -> int:
     return 1
 
 
+def _all_ended(h: Harness, entries: list[Entry]) -> bool:
+    last = {
+        raw.key.decode(): decode(StatusRecord, raw.value).status
+        for raw in h.topics.read()
+        if raw.topic == "fiks.status.v1"
+    }
+    return all(last.get(str(entry.digisos_id)) == "FERDIGBEHANDLET" for entry in entries)
+
+
 async def _let_go_of_topics(h: Harness) -> None:
     """Tell each process that the new topics are the right ones, as docs/drift.md says, and start again."""
     await h.world.start("broker")
@@ -145,7 +166,20 @@ async def _let_go_of_topics(h: Harness) -> None:
         await h.world.formidler(
             "utboks", "godta-emne", f"fiks.{number}.soknad.v1"
         )  # those that are not held need no word
+    await _let_go_at_connectors(h.world)
     await h.world.start("kvittering", "fagsystem", HTTP_PROCESS, FILE_PROCESS)
+
+
+async def _let_go_at_connectors(world: World) -> None:
+    """Tell each connector, which has not been started yet, that its topics are new."""
+    for name in (HTTP_PROCESS, FILE_PROCESS):
+        connector = name.removeprefix("konnektor-")
+        config = str(world.layout.connector_config(connector))
+        for number in world.layout.setup.konnektorer[connector].kommuner:
+            for topic in (f"fiks.{number}.soknad.v1", f"fiks.{number}.kvittering.v1"):
+                await world.command(
+                    "connector", "godta-emne", "--config", config, topic
+                )  # 1: there was nothing to let go
 
 
 async def _operator(h: Harness, *arguments: str) -> None:

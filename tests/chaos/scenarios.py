@@ -61,6 +61,8 @@ class Scenario:
             kills = await self.body(h, run)
         except BrokenPromiseError as error:
             broken.append(Finding("uforklart", self.name, str(error)))
+        except Exception as error:  # noqa: BLE001 - what came of the others must be told all the same
+            broken.append(Finding("uforklart", self.name, f"kunne ikke spilles til ende: {error!r}"))
         findings = [*broken, *await h.settle(run)]
         result = h.result(self.name, run, findings, kills=kills, seconds=time.monotonic() - began)
         h.report(f"{self.name}: {result.soknader} meldinger, {kills} drept, {len(findings)} funn")
