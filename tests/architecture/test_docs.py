@@ -78,10 +78,11 @@ def test_every_decision_is_in_the_index_with_its_four_parts(root: Path) -> None:
         ], path.name
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/konvolutt.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/konvolutt.md", "docs/drift.md"])
 def test_every_command_that_is_shown_exists_with_its_options(name: str, root: Path) -> None:
     text = (root / name).read_text("utf-8")
     shown = re.findall(r"^(?:\.venv/bin/)?formidler ([a-z].*?)(?:\s{2,}#.*)?$", text, re.MULTILINE)
+    shown += re.findall(r"`formidler ([a-z][^`]*)`", text)
     assert shown
     for line in shown:
         command: Any = get_command(app)
