@@ -8,10 +8,12 @@ Rules:
    none is left that is told of too (``ingen-kanal``), loudly, and tried again each hour: a disk may have got room.
 3. The row, the events and what they take out of the outbox are one transaction, after the channel has the message. A channel
    takes what it has already as sent, so a crash between the two repeats nothing.
-4. When the copy is gone because a receiver vouched for the message, nothing is sent: BEKREFTET lifts the withdrawal.
+4. When the copy is gone because a receiver vouched for the message, nothing is sent, and what a crash left in a channel is taken
+   out of it: BEKREFTET lifts the withdrawal.
 5. What lies in the outbox when its deadline has passed is taken out of there, and goes on like the rest. This needs no Kafka.
 6. A channel's closing receipt (``kanaler.CLOSES``) destroys the sender's copy in the transaction that tells of it.
-7. What a person ended is taken out of the channel, if that is not too late; then it is told that it was too late.
+7. What a person ended is given to no channel, and taken out of the one that has it, if that is not too late; then it is told
+   that it was too late. The sender's own recalls are known from the database, whatever Kafka has brought by then.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from broker.krasj import crash_point
 from broker.log import get_logger
 from broker.retry import Course, Rule, delay, rule_for
 from producers import eskalering_rows as rows
-from producers import kopi_rows, metrics
+from producers import kopi_rows, metrics, recall_rows
 from producers.avsenderkopi import destroy_in, set_kanal
 from producers.eskalering_events import (
     FRIST_UTLOPT,
@@ -156,16 +158,26 @@ class Eskalerer:
             return
         crash_point("producers.eskalering.claimed")
         kopi, entry = await self._kopier.get(row.melding_id), self._katalog.get(row.kommunenummer)
-        if kopi is None or (kopi.destruert is not None and (kopi.arsak or kopi.kvittering_id is None)):
+        if await self._database.read(lambda connection: recall_rows.withdrawn(connection, row.melding_id)):
+            await self._take_back(row)  # the event that tells of it may come before the watch's, or much later
+        elif kopi is None or (kopi.destruert is not None and (kopi.arsak or kopi.kvittering_id is None)):
             await self._strand(row, row.fra_kanal, KOPI_BORTE, now)
         elif kopi.destruert is not None:
-            await self._write(row, Tilstand.UNODVENDIG, None, [confirmed(row, now)])
-            self._tell(row, row.fra_kanal, "svart-likevel", critical=False)
+            await self._confirm(row, now)
         elif entry is None:
             await self._postpone(row, UNOPENED, now)
         else:
             after = KANAL_KAFKA if row.tilstand is Tilstand.INGEN_KANAL else row.fra_kanal
             await self._advance(row, kopi, entry, next_channel(entry.channels(), after, self._kanaler), now)
+
+    async def _confirm(self, row: Eskalering, now: datetime) -> None:
+        """Tell that the former channel has answered, when no other has the message (rule 4)."""
+        _, done = await self._withdraw(row)
+        if done is not None:
+            await self._closed(row, done)
+            return
+        await self._write(row, Tilstand.UNODVENDIG, None, [confirmed(row, now)])
+        self._tell(row, row.fra_kanal, "svart-likevel", critical=False)
 
     async def _advance(self, row: Eskalering, kopi: Kopi, entry: KatalogRecord, coming: Next, now: datetime) -> None:
         if coming.kanal is None:
@@ -276,13 +288,27 @@ class Eskalerer:
         await self._database.write(lambda connection: rows.postpone(connection, row, forsok, until))
 
     async def _take_back(self, row: Eskalering) -> None:
-        kanal = self._kanaler.get(row.til_kanal or "")
-        withdrawn = kanal is not None and await kanal.withdraw(row.melding_id)
-        if kanal is not None and not withdrawn and await kanal.closed([row.melding_id]):
-            await self._closed(row, kanal)
+        withdrawn, done = await self._withdraw(row)
+        if done is not None:
+            await self._closed(row, done)
             return
         await self._database.write(lambda connection: rows.move(connection, row, Tilstand.AVSLUTTET))
         self._tell(row, row.til_kanal or "", "tatt-tilbake" if withdrawn else "avsluttet", critical=False)
+
+    async def _withdraw(self, row: Eskalering) -> tuple[bool, Kanal | None]:
+        """Take a message out of its channel; return whether that was done, and the channel that was done with it before.
+
+        A crash may have left it in a channel that the row does not name: then it is taken out of each.
+        """
+        withdrawn = False
+        for kanal in self._kanaler.values():
+            if row.til_kanal not in {None, kanal.navn}:
+                continue
+            if await kanal.withdraw(row.melding_id):
+                withdrawn = True
+            elif await kanal.closed([row.melding_id]):
+                return withdrawn, kanal
+        return withdrawn, None
 
     async def _close(self, kanal: Kanal) -> None:
         """Close what the channel is done with, a page at a time."""

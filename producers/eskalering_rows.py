@@ -122,14 +122,10 @@ def insert(
 
 
 def end(connection: Connection, melding_id: MeldingId, now: datetime) -> None:
-    """Note that a person ended a message: what waits is done, and what lies in a channel is to be taken out."""
+    """Note that a person ended a message: it is to be taken out of the channel that has it, or got it before a crash."""
     connection.execute(
-        "UPDATE eskalering SET tilstand = ? WHERE melding_id = ? AND tilstand IN (?, ?)",
-        (Tilstand.AVSLUTTET, melding_id, Tilstand.VENTER, Tilstand.INGEN_KANAL),
-    )
-    connection.execute(
-        "UPDATE eskalering SET tilstand = ?, neste_ms = ? WHERE melding_id = ? AND tilstand = ?",
-        (Tilstand.TILBAKE, to_ms(now), melding_id, Tilstand.SENDT),
+        "UPDATE eskalering SET tilstand = ?, neste_ms = ? WHERE melding_id = ? AND tilstand IN (?, ?, ?)",
+        (Tilstand.TILBAKE, to_ms(now), melding_id, Tilstand.VENTER, Tilstand.INGEN_KANAL, Tilstand.SENDT),
     )
 
 
@@ -181,7 +177,7 @@ def is_ended(connection: Connection, row: Eskalering) -> bool:
     found = connection.execute(
         "SELECT tilstand FROM eskalering WHERE melding_id = ? AND fra_kanal = ?", (row.melding_id, row.fra_kanal)
     ).fetchone()
-    return found is not None and found[0] == Tilstand.AVSLUTTET
+    return found is not None and found[0] in {Tilstand.TILBAKE, Tilstand.AVSLUTTET}
 
 
 def postpone(connection: Connection, row: Eskalering, forsok: int, until: datetime) -> None:

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Only what nobody has vouched for: the copy of everything else is destroyed. Only what the Kafka channel still has, and whose
-   receiver may still begin; the rest is counted by why it was passed over.
+1. Only what nobody has vouched for: the copy of everything else is destroyed. Only what the Kafka channel still has, whose
+   receiver may still begin, and that was not recalled; the rest is counted by why it was passed over.
 2. What is sent again is what was sent: the same AKSEPTERT with the same id, every OMFORSEGLET, then the melding with the same
    ids, marked as a repeat: a receiver that has rejected it tries once more, and one that has it answers as it did.
 3. In the order accepted, so that a later melding never comes before its søknad.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from broker.krasj import crash_point
 from broker.log import get_logger
 from crypto.certificates import nokkel_id
-from producers import kopi_rows, metrics
+from producers import kopi_rows, metrics, recall_rows
 from producers.messages import soknad_message, transport_message
 from producers.queueing import put_in_place, waits
 from producers.revisjonsbok import write_act
@@ -46,6 +46,7 @@ I_UTBOKSEN: Final = "venter-i-utboksen"
 RIKTIG: Final = "riktig-sertifikat"
 UTEN_SERTIFIKAT: Final = "uten-gyldig-sertifikat"
 BORTE: Final = "kopi-borte"
+TILBAKEKALT: Final = "tilbakekalt"
 
 
 @dataclass(slots=True)
@@ -134,7 +135,8 @@ class Omsender:
         return page
 
     async def _forsegl(self, kopi: Kopi, order: Bestilling) -> str | None:
-        if (why := self._unfit(kopi, order)) is not None:
+        why = await self._kopier.database.read(partial(self._unfit, kopi=kopi, order=order))
+        if why is not None:
             return why
         try:
             recipient = self._forsegler.recipient(kopi.kommunenummer)
@@ -151,19 +153,25 @@ class Omsender:
             return BORTE
         return None
 
-    def _unfit(self, kopi: Kopi, order: Bestilling) -> str | None:
+    def _unfit(self, connection: Connection, kopi: Kopi, order: Bestilling) -> str | None:
         valid_until = kopi.record.gyldig_til
         if kopi.omgang == order.omgang:
             return SENDT_FOR
         if kopi.kanal != KANAL_KAFKA:
             return ANNEN_KANAL
+        if recall_rows.withdrawn(connection, kopi.melding_id):
+            return TILBAKEKALT
         return UTLOPT if valid_until is not None and valid_until <= self._clock() else None
 
     def _passed_over(self, connection: Connection, kopi: Kopi, order: Bestilling) -> str | None:
-        return self._unfit(kopi, order) or (I_UTBOKSEN if waits(connection, kopi.melding_id, SOKNAD) else None)
+        return self._unfit(connection, kopi, order) or (
+            I_UTBOKSEN if waits(connection, kopi.melding_id, SOKNAD) else None
+        )
 
     def _put(self, connection: Connection, kopi: Kopi, omgang: Uuid) -> str | None:
-        """Put what was sent in the outbox, unless its copy has been destroyed since it was found."""
+        """Put what was sent in the outbox, unless its copy was destroyed, or it was recalled, since it was found."""
+        if recall_rows.withdrawn(connection, kopi.melding_id):
+            return TILBAKEKALT
         innhold = kopi_rows.content(connection, kopi.melding_id)
         present = kopi_rows.load(connection, kopi.melding_id)
         if innhold is None or present is None:

@@ -15,6 +15,7 @@ from producers.avsenderkopi import Avsenderkopier
 from producers.eskalering import MARGIN, Eskalerer
 from producers.eskalering_follower import Withdrawals
 from producers.utskrift import Utskrift
+from producers.withdrawal import withdraw_in
 from schemas.codec import decode, encode
 from schemas.errors import ChannelError, ChannelUnavailableError, KeyFileError, UnsealError
 from schemas.names import Kommunenummer, MeldingId, NavEksternRefId, Uuid
@@ -338,8 +339,81 @@ async def test_what_a_person_ends_is_not_sent_and_is_taken_out_of_a_channel(
         await sender.read(kopi, kind)
     await sender.look()
     await sender.look(timedelta(days=1))
-    assert sender.channels[0].withdrawn == [sent.melding_id]
+    assert sent.melding_id in sender.channels[0].withdrawn
     assert [melding_id for melding_id, _ in sender.channels[0].taken] == [sent.melding_id]
+
+
+async def crashes_when_sent(sender: Sender) -> None:
+    """Let the process die when the channel has a message and the row does not say so yet; another is there after the claim."""
+
+    async def crash() -> None:
+        raise KeyboardInterrupt
+
+    sender.channels[0].meanwhile = crash
+    with pytest.raises(KeyboardInterrupt):
+        await sender.look()
+    sender.channels[0].meanwhile = None
+    sender.eskalerer = sender.make()
+
+
+async def test_what_a_crash_left_in_a_channel_is_taken_out_when_the_receiver_has_answered_meanwhile(
+    sender: Sender, make_sending: Any
+) -> None:
+    kopi = await sender.accept(make_sending)
+    await sender.read(kopi, "TTL_TIDSAVBRUDD")
+    await crashes_when_sent(sender)
+    await sender.world.kopier.destroy(kopi.melding_id, now=sender.world.now, kvittering_id=Uuid.new())
+    await sender.look(module.CLAIM)
+    assert sender.channels[0].withdrawn == [kopi.melding_id]
+    assert await sender.told() == [("BEKREFTET", "KAFKA", None)]
+
+
+async def test_what_a_crash_left_in_a_channel_and_was_printed_is_told_to_be_printed(
+    sender: Sender, make_sending: Any
+) -> None:
+    kopi = await sender.accept(make_sending)
+    await sender.read(kopi, "TTL_TIDSAVBRUDD")
+    await crashes_when_sent(sender)
+    sender.channels[0].done.add(kopi.melding_id)
+    await sender.world.kopier.destroy(kopi.melding_id, now=sender.world.now, kvittering_id=Uuid.new())
+    await sender.look(module.CLAIM)
+    assert await sender.told() == [("UTSKREVET", "PRINT", None)]
+    assert (await sender.world.kopier.get(kopi.melding_id)).arsak is None  # the receiver's own answer is the proof
+
+
+@pytest.mark.parametrize("kind", ["STOPPET", "TILBAKEKALT"])
+async def test_what_a_crash_left_in_a_channel_is_taken_out_when_a_person_has_ended_it_meanwhile(
+    sender: Sender, make_sending: Any, kind: str
+) -> None:
+    kopi = await sender.accept(make_sending)
+    await sender.read(kopi, "TTL_TIDSAVBRUDD")
+    await crashes_when_sent(sender)
+    await sender.read(kopi, kind)
+    await sender.look()
+    assert (sender.channels[0].withdrawn, await sender.told()) == ([kopi.melding_id], [])
+
+
+async def test_what_was_recalled_goes_to_no_channel_though_the_watch_withdrew_it_after_that(
+    sender: Sender, make_sending: Any
+) -> None:
+    kopi = await sender.accept(make_sending)
+    recall, now = Uuid.new(), sender.world.now
+    await sender.world.database.write(lambda connection: withdraw_in(connection, kopi, recall, now))
+    await sender.read(kopi, "TILBAKEKALT")
+    await sender.read(kopi, "TTL_TIDSAVBRUDD")  # the watch decided it before it had read of the recall
+    await sender.look()
+    await sender.look(timedelta(days=1))
+    assert sender.channels[0].taken == []
+    assert await sender.told() == [("TILBAKEKALT", "KAFKA", None)]
+
+
+async def test_what_was_recalled_while_kafka_is_down_goes_to_no_channel(sender: Sender, make_sending: Any) -> None:
+    kopi = await sender.accept(make_sending)
+    await sender.read(kopi, "TTL_TIDSAVBRUDD")
+    recall, now = Uuid.new(), sender.world.now
+    await sender.world.database.write(lambda connection: withdraw_in(connection, kopi, recall, now))
+    await sender.look()
+    assert sender.channels[0].taken == []
 
 
 async def test_what_a_person_ends_while_it_is_being_sent_is_taken_back(sender: Sender, make_sending: Any) -> None:
@@ -351,7 +425,7 @@ async def test_what_a_person_ends_while_it_is_being_sent_is_taken_back(sender: S
 
     sender.channels[0].meanwhile = ended
     await sender.look()
-    assert (sender.channels[0].withdrawn, await sender.told()) == ([kopi.melding_id], [])
+    assert (set(sender.channels[0].withdrawn), await sender.told()) == ({kopi.melding_id}, [])
 
 
 async def test_what_a_person_ends_too_late_is_told_to_be_printed(sender: Sender, make_sending: Any) -> None:

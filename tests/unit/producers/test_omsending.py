@@ -10,6 +10,7 @@ from crypto.certificates import certificate_pem, nokkel_id
 from producers.forsegling import Forsegler
 from producers.kopi_rows import Utvalg
 from producers.omsending import Bestilling, Omsender, Steg
+from producers.withdrawal import withdraw_in
 from schemas.codec import decode
 from schemas.names import Kommunenummer, Organisasjonsnummer, Uuid
 from schemas.records import RevisjonRecord, Sertifikat, SoknadRecord, TransportRecord
@@ -100,6 +101,26 @@ async def test_a_step_is_an_act_with_who_asked_and_why(world: Any, omsender: Oms
         "bedtAv": "driften",
         "kommunenummer": "alle",
     }
+
+
+async def test_what_was_recalled_is_neither_sent_nor_sealed_again(
+    world: Any, omsender: Omsender, sent: list[Kopi]
+) -> None:
+    now = world.now
+    await world.database.write(lambda connection: withdraw_in(connection, sent[1], Uuid.new(), now))
+    rotate(world)
+    assert counted(await omsender.forsegl(order(torr=True))) == (2, {"tilbakekalt": 1})
+    assert counted(await omsender.send(order())) == (2, {"tilbakekalt": 1})
+    assert sent[1].melding_id not in {one.melding_id for one in await soknader(world) if one.type == "SOKNAD"}
+
+
+async def test_what_is_recalled_after_it_was_found_is_not_sent_again(
+    world: Any, omsender: Omsender, sent: list[Kopi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(omsender, "_passed_over", lambda *_, **__: None)
+    now = world.now
+    await world.database.write(lambda connection: withdraw_in(connection, sent[0], Uuid.new(), now))
+    assert counted(await omsender.send(order())) == (2, {"tilbakekalt": 1})
 
 
 async def test_a_run_that_was_broken_off_sends_nothing_twice_and_the_next_run_does(
