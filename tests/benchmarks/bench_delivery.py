@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 QUEUED: Final = int(os.environ.get("FORMIDLER_BENCH_KO", "5000"))
 SHORT: Final = 1_000
 POISON_SLICE: Final = 900
-POISON_SLICES: Final = 3
+POISON_SLICES: Final = 5
 KOMMUNER: Final = 50
 EACH: Final = 20
 DEAD_SLICES: Final = 5
@@ -72,7 +72,7 @@ PAGE: Final = resource.getpagesize()
 
 
 def rows() -> list[Row]:
-    """Measure; takes about two minutes, and some five at full size."""
+    """Measure; takes about two minutes, and four at full size."""
     with Path(os.devnull).open("w") as nowhere:
         configure_logging("bench", stream=nowhere, level=logging.ERROR)
         return asyncio.run(_rows())
