@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from broker.catch_up import read_until_caught_up
 from broker.dlq.letters import Letter, read_letter
@@ -25,7 +25,7 @@ from schemas.names import Kommunenummer, MeldingId
 from schemas.records import KvitteringRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from datetime import datetime
 
     from broker.kafka.settings import KafkaSettings
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from broker.operator_register import Register
     from broker.record import Incoming, TopicPartition
     from broker.revisjonskontroll import Act
+
+_Asked: TypeAlias = tuple[Kommunenummer, MeldingId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ async def read_dead_letters(
         for kommunenummer, at_ms in oldest.items():
             offsets |= await admin.offsets_from({kvittering_topic(kommunenummer)} & there, at_ms)
     acts = await read_acts(settings, since_ms=min(oldest.values()))
-    meldinger = {letter.melding_id for letter in letters.found if letter.melding_id is not None}
+    meldinger = {(letter.kommunenummer, letter.melding_id) for letter in letters.found if letter.melding_id is not None}
     answers = await _read_answers(settings, katalog, offsets, meldinger)
     state = fold(
         letters.ordered(), acts, answers, now=now, maks_runder=register.maks_runder, uleselige=letters.unreadable
@@ -123,16 +125,16 @@ async def _read_letters(settings: KafkaSettings, topics: Sequence[str]) -> _Lett
 
 
 async def _read_answers(
-    settings: KafkaSettings, katalog: Katalog, offsets: dict[TopicPartition, int], meldinger: set[MeldingId]
-) -> dict[MeldingId, int]:
+    settings: KafkaSettings, katalog: Katalog, offsets: dict[TopicPartition, int], meldinger: set[_Asked]
+) -> dict[_Asked, int]:
     """Return when Kafka took the latest answer for each melding; only what the kommune's connector has signed counts."""
-    answers: dict[MeldingId, int] = {}
+    answers: dict[_Asked, int] = {}
 
     async def take_in(batch: Sequence[Incoming]) -> None:
         for record in batch:
-            melding_id = _answered(record, katalog, meldinger)
-            if melding_id is not None:
-                answers[melding_id] = max(record.timestamp_ms, answers.get(melding_id, 0))
+            asked = answered(record, katalog, meldinger)
+            if asked is not None:
+                answers[asked] = max(record.timestamp_ms, answers.get(asked, 0))
 
     topics = sorted({partition.topic for partition in offsets})
     if topics:
@@ -141,16 +143,18 @@ async def _read_answers(
     return answers
 
 
-def _answered(record: Incoming, katalog: Katalog, meldinger: set[MeldingId]) -> MeldingId | None:
+def answered(record: Incoming, katalog: Katalog, meldinger: Container[_Asked]) -> _Asked | None:
+    """Return the melding of the topic's own kommune that a kvittering answers for, if it is one of ``meldinger``."""
     kommunenummer = parse_topic(record.topic).kommunenummer
     try:
         kvittering = decode(KvitteringRecord, record.value)
-        if kvittering.melding_id not in meldinger or kommunenummer is None:
+        if kommunenummer is None or (kommunenummer, kvittering.melding_id) not in meldinger:
             return None
         claims = KvitteringClaims.from_json(verify_jws(kvittering.jws, katalog.signers(kommunenummer))[0])
     except (ContractError, SignatureError):
         return None  # who follows the status says so aloud
-    return claims.melding_id if is_answer(claims) else None
+    asked = None if claims.melding_id is None else (kommunenummer, claims.melding_id)
+    return asked if asked in meldinger and is_answer(claims) else None
 
 
 def is_answer(claims: KvitteringClaims) -> bool:

@@ -3,7 +3,8 @@
 Rules:
 
 1. Letters of one melding, over all its rounds, are one *sak*: the newest letter is what it is judged by. One that could not be
-   read is known again by the letter that it was sent again from.
+   read is known again by the letter that it was sent again from. A kommune's letters and answers are about its own meldinger,
+   whatever ids they name: a connector writes both.
 2. LUKKET: the fagsystem has answered for the melding after its newest letter, or an operator closed it.
    UTLOPT: no connector may begin its hand-over any more; the next channel has it.
    GJENKJORT: the newest letter was sent again, and nothing has been heard since.
@@ -23,14 +24,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from schemas.errors import InvalidNameError
-from schemas.names import MeldingId, Uuid
+from schemas.names import Kommunenummer, MeldingId, Uuid
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from broker.dlq.letters import Letter
     from broker.revisjonskontroll import Act
-    from schemas.names import Kommunenummer
 
 GJENKJORT: Final = "dlq.gjenkjort"
 PARKERT: Final = "dlq.parkert"
@@ -45,8 +45,8 @@ BESVART: Final = "besvart"
 OPERATOR: Final = "operator"
 LOKKEVERN: Final = "lokkevern"
 
-Answers = Mapping[MeldingId, int]
-"""When Kafka took the latest answer of the fagsystem for a melding; a dead letter's own kvittering is none."""
+Answers = Mapping[tuple[Kommunenummer, MeldingId], int]
+"""When Kafka took a kommune's latest answer for a melding; a dead letter's own kvittering is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +152,23 @@ def fold(
 def _group(letters: Iterable[Letter]) -> list[list[Letter]]:
     """Put the letters of each melding together (rule 1), in the order in which the first of each came."""
     groups: list[list[Letter]] = []
-    by_letter: dict[Uuid, list[Letter]] = {}
-    by_melding: dict[MeldingId, list[Letter]] = {}
+    by_letter: dict[tuple[Kommunenummer, Uuid], list[Letter]] = {}
+    by_melding: dict[tuple[Kommunenummer, MeldingId], list[Letter]] = {}
     for letter in letters:
-        if letter.id in by_letter:
+        kommune = letter.kommunenummer
+        if (kommune, letter.id) in by_letter:
             continue  # written twice, because of a crash in between
-        group = by_letter.get(letter.sent_again_from) if letter.sent_again_from else None
+        group = by_letter.get((kommune, letter.sent_again_from)) if letter.sent_again_from else None
         if group is None and letter.melding_id is not None:
-            group = by_melding.get(letter.melding_id)
+            group = by_melding.get((kommune, letter.melding_id))
         if group is None:
             started: list[Letter] = []
             group = started
             groups.append(group)
         group.append(letter)
-        by_letter[letter.id] = group
+        by_letter[kommune, letter.id] = group
         if letter.melding_id is not None:
-            by_melding.setdefault(letter.melding_id, group)
+            by_melding.setdefault((kommune, letter.melding_id), group)
     return groups
 
 
@@ -176,7 +177,12 @@ def _judge(
 ) -> tuple[Tilstand, str | None]:
     newest = group[-1]
     answered = max(
-        (answers.get(letter.melding_id, -1) for letter in group if letter.melding_id is not None), default=-1
+        (
+            answers.get((letter.kommunenummer, letter.melding_id), -1)
+            for letter in group
+            if letter.melding_id is not None
+        ),
+        default=-1,
     )
     if answered >= newest.at_ms:
         return "LUKKET", BESVART

@@ -16,12 +16,14 @@ from schemas.names import Kommunenummer, MeldingId, Uuid
 if TYPE_CHECKING:
     from conftest import Mailbox
 
+    from broker.dlq.state import Answers
+
 OSLO = Kommunenummer("0301")
 BERGEN = Kommunenummer("4601")
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
-def folded(mailbox: Mailbox, now: datetime, answers: dict[MeldingId, int] | None = None, rounds: int = 3) -> Dodebrev:
+def folded(mailbox: Mailbox, now: datetime, answers: Answers | None = None, rounds: int = 3) -> Dodebrev:
     letters = [read_letter(one, Kommunenummer(one.topic.split(".")[1])) for one in mailbox.records]
     return fold(letters, mailbox.acts, answers or {}, now=now, maks_runder=rounds)
 
@@ -48,6 +50,14 @@ def test_two_kommuner_with_one_key_are_two_lines(mailbox: Mailbox, now: datetime
     mailbox.die(melding=1)
     mailbox.die(melding=2, kommune=BERGEN)
     assert [sak.bak for sak in folded(mailbox, now).saker] == [None, None]
+
+
+def test_a_kommune_that_names_anothers_melding_neither_hides_nor_closes_it(mailbox: Mailbox, now: datetime) -> None:
+    own = mailbox.die()
+    mailbox.die(kommune=BERGEN, runde=1, fra=own)
+    brev = folded(mailbox, now, {(BERGEN, mailbox.soknad().melding_id): mailbox.later()})
+    assert states(brev) == [("APEN", None), ("LUKKET", "besvart")]
+    assert brev.saker[0].id == own
 
 
 @pytest.mark.parametrize(
@@ -77,8 +87,8 @@ def test_an_answer_after_the_letter_closes_it_and_one_from_before_does_not(mailb
     before = mailbox.later()
     mailbox.die()
     melding = mailbox.soknad().melding_id
-    assert states(folded(mailbox, now, {melding: before})) == [("APEN", None)]
-    assert states(folded(mailbox, now, {melding: mailbox.later()})) == [("LUKKET", "besvart")]
+    assert states(folded(mailbox, now, {(OSLO, melding): before})) == [("APEN", None)]
+    assert states(folded(mailbox, now, {(OSLO, melding): mailbox.later()})) == [("LUKKET", "besvart")]
 
 
 def test_a_round_that_failed_is_the_same_sak_open_again(mailbox: Mailbox, now: datetime) -> None:
@@ -144,7 +154,10 @@ def test_a_letter_past_its_time_belongs_to_the_next_channel(mailbox: Mailbox, no
     brev = folded(mailbox, now)
     assert states(brev) == [("UTLOPT", None), ("APEN", None)]
     assert brev.saker[1].bak == brev.saker[0].id
-    assert states(folded(mailbox, now, {mailbox.soknad().melding_id: mailbox.later()}))[0] == ("LUKKET", "besvart")
+    assert states(folded(mailbox, now, {(OSLO, mailbox.soknad().melding_id): mailbox.later()}))[0] == (
+        "LUKKET",
+        "besvart",
+    )
 
 
 def test_what_is_closed_or_under_way_holds_nobody(mailbox: Mailbox, now: datetime) -> None:
@@ -172,7 +185,7 @@ def test_every_letter_is_in_one_sak_whatever_order_topics_are_read_in(
     now = NOW
     mailbox = new_mailbox()
     newest: dict[tuple[int, int], Uuid] = {}
-    answers: dict[MeldingId, int] = {}
+    answers: dict[tuple[Kommunenummer, MeldingId], int] = {}
     for what, soknad, nr in steps:
         melding = soknad * 10 + nr
         former = newest.get((soknad, melding))
@@ -181,7 +194,7 @@ def test_every_letter_is_in_one_sak_whatever_order_topics_are_read_in(
         elif what == "again" and former is not None:
             newest[soknad, melding] = mailbox.die(soknad=soknad, melding=melding, runde=1, fra=former)
         elif what == "answer":
-            answers[mailbox.soknad(soknad, melding).melding_id] = mailbox.later()
+            answers[OSLO, mailbox.soknad(soknad, melding).melding_id] = mailbox.later()
         elif former is not None:
             mailbox.act(what, former)
     brev = folded(mailbox, now, answers)
