@@ -187,11 +187,10 @@ class DedupStore:
             crash_point("consumers.dedup.before-commit")
             if dead_key is not None:
                 chain_rows.bury(db, kommunenummer, dead_key)
+            self._remember(issued)  # here, since the write is made although its caller may be cancelled
             return issued
 
-        issued = await self._database.write(add)
-        self._remember(issued)
-        return issued
+        return await self._database.write(add)
 
     async def take_over(self, kvitteringer: Sequence[Issued], reached: TopicPartition, next_offset: int) -> None:
         """Take over kvitteringer that were found on the topic, in its order, up to this place; known ones are published, then."""
@@ -202,9 +201,9 @@ class DedupStore:
             for kommunenummer, digisos_id in {(each.kommunenummer, each.digisos_id) for each in kvitteringer}:
                 chain_rows.judge_key(db, kommunenummer, digisos_id)
             db.execute(_REACH, (*reached, next_offset))
+            self._remember(*kvitteringer)
 
         await self._database.write(add)
-        self._remember(*kvitteringer)
 
     async def displaced(self, kommunenummer: Kommunenummer) -> tuple[Issued, ...]:
         """Return what lost its place in a chain and has not been issued again, in its former order."""

@@ -160,7 +160,6 @@ class Kvitteringer:
         Raises:
             StoreError: Nothing was issued.
         """
-        signed: list[KvitteringClaims] = []
 
         def sign(nr: int, forrige: Sha256 | None) -> tuple[KvitteringClaims, str]:
             claims = KvitteringClaims(
@@ -177,13 +176,13 @@ class Kvitteringer:
                 nr=nr,
                 forrige=forrige,
             )
-            signed.append(claims)
             return claims, sign_jws(claims.to_json(), self._issuer.key, self._issuer.certificate)
 
         enough = (answer.melding_id, unless) if answer.melding_id is not None and unless is not None else None
         issued = await self._store.issue(self._kommunenummer, answer.digisos_id, sign, dead_key=dead_key, unless=enough)
-        if signed:
-            self._chain(answer.digisos_id).add(issued, signed[0])
+        # Read from what is kept: the store may have had it signed more than once, and one that was there already may be left over
+        # from a delivery that was cut off before it could publish.
+        self._chain(answer.digisos_id).add(issued, claims_of(issued.jws))
         return issued
 
     async def publish(

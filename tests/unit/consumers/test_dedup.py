@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from consumers.dedup import DedupStore
 from consumers.issued import Issued
 from consumers.kvitteringer import Answer, Kvitteringer
 from schemas.errors import StoreError
-from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, MOTTATT
-from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256
+from schemas.kvittering import AVVIST, GRAD_INGEN, GRAD_LAGRET, GRAD_VALIDERT, MOTTATT, KvitteringClaims
+from schemas.names import DigisosId, Kommunenummer, MeldingId, Sha256, Uuid
 
 NUMBER = Kommunenummer("4601")
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -51,6 +52,40 @@ async def test_what_was_issued_is_found_again_by_its_melding_also_after_a_restar
     async with DedupStore(tmp_path / "lokalt.sqlite") as again:
         assert await again.of_melding(melding_id) == (issued,)
         assert await again.of_melding(MeldingId.new()) == ()
+
+
+async def test_what_is_issued_after_its_caller_was_cancelled_is_known(store: DedupStore) -> None:
+    """Or the fagsystem would be asked again for something that has its answer."""
+    case, melding_id = DigisosId.new(), MeldingId.new()
+    signing, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def sign(nr: int, forrige: Sha256 | None) -> tuple[KvitteringClaims, str]:
+        loop.call_soon_threadsafe(signing.set)
+        assert go_on.wait(10)
+        claims = KvitteringClaims(
+            kvittering_id=Uuid.new(),
+            digisos_id=case,
+            melding_id=melding_id,
+            kommunenummer=NUMBER,
+            utsteder="acme",
+            status=MOTTATT,
+            grad=GRAD_LAGRET,
+            sha256=Sha256.of(b"x"),
+            tidspunkt=NOW,
+            nr=nr,
+            forrige=forrige,
+        )
+        return claims, "e30.e30.x"
+
+    issuing = asyncio.create_task(store.issue(NUMBER, case, sign))
+    await signing.wait()
+    issuing.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await issuing
+    await store.mark_published([])  # the writes before it are done
+    assert [each.status for each in await store.of_melding(melding_id)] == [MOTTATT]
 
 
 async def test_a_failed_signature_issues_nothing(store: DedupStore) -> None:

@@ -10,7 +10,7 @@ import pytest
 from broker.record import TopicPartition, header
 from broker.routing import kvittering_topic
 from consumers.dedup import DedupStore
-from consumers.issued import claims_of
+from consumers.issued import Issued, Sign, claims_of
 from consumers.kvitteringer import MAX_UNMARKED, Answer, Issuer, Kvitteringer
 from crypto import verify_jws
 from schemas.codec import decode
@@ -43,6 +43,38 @@ async def test_what_is_published_is_signed_and_repeats_its_claims_in_clear(
     traceparent = header(outgoing.headers, "traceparent")
     assert traceparent is not None
     assert traceparent.startswith(b"00-" + b"a" * 32)
+
+
+async def test_what_is_published_repeats_its_claims_also_when_the_store_ran_its_write_twice(
+    kvitteringer: Kvitteringer, store: DedupStore, publisher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server runs a write once more after a deadlock, or when another write of its group failed."""
+    once = store.issue
+
+    async def twice(kommunenummer: Kommunenummer, digisos_id: DigisosId, sign: Sign, **options: Any) -> Issued:
+        def again(nr: int, forrige: Sha256 | None) -> tuple[KvitteringClaims, str]:
+            sign(nr, forrige)
+            return sign(nr, forrige)
+
+        return await once(kommunenummer, digisos_id, again, **options)
+
+    monkeypatch.setattr(store, "issue", twice)
+    case = DigisosId.new()
+    issued = await kvitteringer.issue(answer(case))
+    await kvitteringer.publish(case)
+    (outgoing,) = publisher.on(TOPIC)
+    assert decode(KvitteringRecord, outgoing.value) == claims_of(issued.jws).record(issued.jws)
+
+
+async def test_an_answer_that_a_cancelled_delivery_left_is_published_by_the_next(
+    kvitteringer: Kvitteringer, store: DedupStore, keys: Any, publisher: Any, clock: Any
+) -> None:
+    before = Kvitteringer(NUMBER, issuer=keys.issuer, store=store, publisher=publisher, clock=clock)
+    left = answer(DigisosId.new())
+    issued = await before.issue(left)
+    assert await kvitteringer.issue(left, unless=lambda _: True) == issued
+    await kvitteringer.publish(left.digisos_id)
+    assert [decode(KvitteringRecord, each.value).jws for each in publisher.on(TOPIC)] == [issued.jws]
 
 
 async def test_one_soknads_kvitteringer_are_published_in_the_chains_order_whatever_fails(
