@@ -22,6 +22,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import shutil
@@ -105,6 +106,8 @@ class Utskrift:
     def prepare(self) -> None:
         """Make the folders, and remove what a crash left unfinished: clear text that nobody looks after.
 
+        What another instance is writing now stays: its writer holds a lock on it, which a crash lets go of.
+
         Raises:
             ChannelUnavailableError: The folder cannot be written.
         """
@@ -113,7 +116,9 @@ class Utskrift:
                 path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
                 path.chmod(_PRIVATE)
             for left in self.folder.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(left)
+                with _held(left) as ours:
+                    if ours:
+                        shutil.rmtree(left)
 
     async def send(self, kopi: Kopi, opened: OpenedFiles, entry: KatalogRecord, now: datetime) -> None:
         """Put a letter set in the queue; see ``kanaler.Kanal.send``."""
@@ -145,11 +150,14 @@ class Utskrift:
         try:
             with _mapped():
                 unfinished.mkdir(mode=_PRIVATE)
-                for sheet in sheets:
-                    _write_synced(unfinished / sheet.fil, sheet.data)
-                _write_synced(unfinished / MANIFEST, _manifest_of(kopi, sheets, now))
-                sync_folder(unfinished)
-                self._put_in_queue(unfinished, kopi.melding_id)
+                with _held(unfinished) as ours:
+                    if not ours:
+                        raise BlockingIOError
+                    for sheet in sheets:
+                        _write_synced(unfinished / sheet.fil, sheet.data)
+                    _write_synced(unfinished / MANIFEST, _manifest_of(kopi, sheets, now))
+                    sync_folder(unfinished)
+                    self._put_in_queue(unfinished, kopi.melding_id)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -242,6 +250,28 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _held(folder: Path) -> Generator[bool]:
+    """Lock a folder while it is written or removed; False when somebody else has it, or has removed it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

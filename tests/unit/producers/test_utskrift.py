@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pypdf import PdfReader
 
+from broker.files import sync_folder
 from crypto.asice import PackageFile
 from producers import utskrift as module
 from producers.utskrift import Utskrift
@@ -181,6 +182,39 @@ async def test_what_a_crash_left_unfinished_is_removed_at_the_next_start(channel
     (left / "01-soknad.pdf").write_bytes(b"%PDF-1.4")
     channel.prepare()
     assert not left.exists()
+
+
+async def test_an_instance_that_starts_leaves_alone_what_another_is_writing(
+    sent: Any, channel: Utskrift, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kopi, entry = sent
+
+    def another_starts(folder: Path) -> None:
+        Utskrift(channel.folder).prepare()
+        sync_folder(folder)
+
+    monkeypatch.setattr(module, "sync_folder", another_starts)
+    await channel.send(kopi, Files({"Soknad.pdf": ("application/pdf", b"%PDF-1.4")}), entry, world.now)
+    queued = channel.folder / "ko" / kopi.melding_id
+    assert sorted(path.name for path in queued.iterdir()) == ["00-forside.pdf", "01-soknad.pdf", "brevsett.json"]
+
+
+async def test_a_set_that_was_removed_before_its_writer_held_it_is_written_again(
+    sent: Any, channel: Utskrift, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kopi, entry = sent
+    real = Path.mkdir
+
+    def removed_at_once(path: Path, *args: Any, **options: Any) -> None:
+        real(path, *args, **options)
+        path.rmdir()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", removed_at_once)
+        with pytest.raises(ChannelUnavailableError):
+            await channel.send(kopi, Files(), entry, world.now)
+    await channel.send(kopi, Files(), entry, world.now)
+    assert (channel.folder / "ko" / kopi.melding_id / "brevsett.json").is_file()
 
 
 async def test_a_set_is_closed_when_it_has_been_moved_whole(sent: Any, channel: Utskrift, world: Any) -> None:
