@@ -6,8 +6,8 @@ Rules:
    received is affected too, and listed as such.
 2. An act is for the exact meldinger that the operator saw: their digest is signed, what is accepted later is no part of it, and
    when it is not the same any more nothing is done.
-3. It is signed by an operator; when it reaches more than ``Register.grense``, another operator signs too before anything is done.
-   Both signatures are judged here, and kept: in the database, and in the revisjon.
+3. It is signed by an operator; when it reaches more than ``Register.grense``, another operator signs too before anything is done,
+   within ``styring.VALID_FOR``. Both signatures are judged here, and kept: in the database, and in the revisjon.
 4. ``trekk`` withdraws what nobody has received: out of the outbox if it is there still, and by a TILBAKEKALL on the kommune's
    topic and a TILBAKEKALT, in one transaction. A connector that has handed it over answers as it did: then it is too late, which
    the status shows. What was received, printed or withdrawn before is counted as that.
@@ -25,7 +25,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from broker.krasj import crash_point
 from broker.krav import Godkjenning, Krav, verify
-from broker.styring import needs_approval, selection_digest
+from broker.styring import VALID_FOR, needs_approval, selection_digest
 from producers import kopi_rows, recall_rows
 from producers.omsending import Bestilling
 from producers.recall_rows import FORESLATT, GODKJENT, UTFORT, Tilbakekalling
@@ -229,7 +229,7 @@ class Tilbakekaller:
             token: A signed ``Godkjenning``.
 
         Raises:
-            ApprovalError: There is none such, or this operator may not, or approved something else.
+            ApprovalError: There is none such, it is too old, or this operator may not, or approved something else.
             SelectionChangedError: The selection is not what was proposed; nothing was done.
             StoreError: It is not known how far it came: approve it once more.
         """
@@ -242,6 +242,8 @@ class Tilbakekaller:
             raise ApprovalError("godkjenningen gjelder noe annet")
         if given.aktor == recall.aktor:
             raise ApprovalError("den som foreslo kan ikke godkjenne; en annen operatør må gjøre det")
+        if recall.tilstand == FORESLATT and now - recall.tidspunkt > VALID_FOR:
+            raise ApprovalError(f"forslaget er mer enn {VALID_FOR.days} dager gammelt; foreslå det på nytt")
         await self._check(recall.handling, recall.utvalg, recall.digest)
 
         def write(connection: Connection) -> None:

@@ -9,6 +9,7 @@ import pytest
 from broker.krav import Godkjenning, Krav, sign
 from broker.operatorer import Operator, Operatorer
 from broker.routing import soknad_topic
+from broker.styring import VALID_FOR
 from producers.forsegling import Forsegler
 from producers.omsending import Omsender
 from producers.recall import SEND, TREKK, RecallUtvalg, Resultat, Tilbakekaller
@@ -208,6 +209,17 @@ async def test_more_than_the_limit_waits_for_another_operator(
     assert (recall.tilstand, recall.godkjent_av) == (UTFORT, "operator-ola")
     assert len(sent) == 3
     assert world.now
+
+
+async def test_an_old_proposal_is_not_approved(office: Office, world: Any, sent: list[MeldingId]) -> None:
+    office.limit(0)
+    await office.act(kommunenummer=OSLO)
+    world.now += VALID_FOR + timedelta(seconds=1)
+    with pytest.raises(ApprovalError, match="gammelt"):
+        await office.recall.approve(*await office.approval(office.ola))
+    assert [one.stand for one in (await office.look()).funn] == ["SENDT"] * len(sent)
+    world.now -= timedelta(seconds=1)
+    assert (await office.recall.approve(*await office.approval(office.ola))).antall == {"TRUKKET": len(sent)}
 
 
 async def test_an_approval_is_for_one_demand_and_by_who_it_says(office: Office, sent: list[MeldingId]) -> None:
