@@ -7,6 +7,7 @@ message and channel, and to read one twice is to read it once.
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from broker.log import get_logger
@@ -25,6 +26,7 @@ from schemas.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from broker.clock import Clock
     from broker.ports import OpenTail
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from broker.sql import Connection, Database
 
 RETRY_S: Final = 1.0
+CLOCKS_APART: Final = timedelta(minutes=1)
+"""How far ahead the watch's clock may be; by times it is judged whether BEKREFTET lifts a withdrawal. No message waits longer."""
 WITHDRAWS: Final = frozenset({TRANSPORT_TTL_TIDSAVBRUDD, TRANSPORT_MAX_RETRIESAVBRUDD})
 ENDS: Final = frozenset({TRANSPORT_STOPPET, TRANSPORT_TILBAKEKALT})
 
@@ -93,13 +97,18 @@ class Withdrawals:
             begun = 0
             for event in events:
                 if event.type in WITHDRAWS:
-                    begun += rows.insert(connection, event, event.kanal, now)
+                    begun += rows.insert(connection, event, event.kanal, _from(event, now))
                 else:
                     rows.end(connection, event.melding_id, now)
             rows.note_offsets(connection, read)
             return begun
 
         return await self._database.write(write)
+
+
+def _from(event: TransportRecord, now: datetime) -> datetime:
+    """Return when to go on with a withdrawal: what is told of it then is later than it, though its writer's clock is ahead."""
+    return max(now, min(event.tidspunkt, now + CLOCKS_APART))
 
 
 def _read(record: Incoming) -> TransportRecord | None:

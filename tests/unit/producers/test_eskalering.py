@@ -84,7 +84,7 @@ class Sender:
         assert answer.status_code == 202
         return next(one for one in await self.world.kopier.alive() if one.digisos_id == answer.json())
 
-    async def read(self, kopi: Any, kind: str, kanal: str = "KAFKA") -> int:
+    async def read(self, kopi: Any, kind: str, kanal: str = "KAFKA", ahead: timedelta = timedelta()) -> int:
         event = TransportRecord(
             hendelse_id=Uuid.new(),
             melding_id=kopi.melding_id,
@@ -92,7 +92,7 @@ class Sender:
             kommunenummer=kopi.kommunenummer,
             type=kind,
             kanal=kanal,
-            tidspunkt=self.world.now,
+            tidspunkt=self.world.now + ahead,
             nav_ekstern_ref_id=NavEksternRefId("ref-1"),
         )
         return await self.withdrawals.take_in([self.record(encode(event))])
@@ -270,6 +270,24 @@ async def test_when_the_receiver_had_answered_after_all_the_withdrawal_is_lifted
     await sender.read(kopi, "TTL_TIDSAVBRUDD")
     await sender.look()
     assert (sender.channels[0].taken, await sender.told()) == ([], [("BEKREFTET", "KAFKA", None)])
+
+
+async def test_what_is_told_of_a_withdrawal_is_later_than_it_though_the_watchs_clock_is_a_little_ahead(
+    sender: Sender, make_sending: Any
+) -> None:
+    kopi = await sender.accept(make_sending)
+    await sender.world.kopier.destroy(kopi.melding_id, now=sender.world.now, kvittering_id=Uuid.new())
+    await sender.read(kopi, "TTL_TIDSAVBRUDD", ahead=timedelta(seconds=2))
+    await sender.look(timedelta(seconds=1))
+    assert await sender.told() == []
+    await sender.look(timedelta(seconds=1))
+    assert await sender.told() == [("BEKREFTET", "KAFKA", None)]
+
+
+async def test_no_message_waits_for_a_clock_that_was_far_ahead(sender: Sender, make_sending: Any) -> None:
+    await sender.read(await sender.accept(make_sending), "TTL_TIDSAVBRUDD", ahead=timedelta(days=20))
+    await sender.look(timedelta(minutes=1))
+    assert await sender.told() == [("SENDT", "PRINT", None)]
 
 
 async def test_a_copy_that_is_gone_without_anybodys_answer_is_told_of_loudly(sender: Sender, make_sending: Any) -> None:
