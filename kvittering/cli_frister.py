@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +10,11 @@ import httpx
 import typer
 from rich.markup import escape
 
+from broker.cli.calling import run_calls, sender_token
 from broker.cli.options import DataOption, JsonOption
-from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json, table
+from broker.cli.output import console, print_json, table
 from broker.durations import format_duration, parse_duration
-from broker.issuer import SENDER_CLIENT_ID, load_issuer_key
-from broker.process_clock import ProcessClock
 from broker.supervisor.layout import Layout
-from broker.tokens import ClientTokens
-from crypto.certificates import load_certificate
 from kvittering.frist_routes import MAX_LISTED, PATH
 from schemas.errors import ConfigurationError
 from schemas.names import Kommunenummer
@@ -60,49 +56,23 @@ def list_frister(
     asked = {"innen": format_duration(parse_duration(innen)), "antall": str(antall)}
     if kommune is not None:
         asked["kommunenummer"] = Kommunenummer(kommune)
-    view = _run(data, status_url, token, asked)
+    view = run_calls(_ask(data, status_url, token, asked))
     if as_json:
         print_json(view)
     else:
         _show(view)
 
 
-def _run(data: Path, status_url: str | None, token: str | None, asked: dict[str, str]) -> dict[str, Any]:
-    try:
-        return asyncio.run(_ask(data, status_url, token, asked))
-    except httpx.RequestError as error:
-        where = error.request.url.copy_with(path="/", query=None)
-        complain(f"{where} svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
-        raise typer.Exit(EXIT_UNREACHABLE) from None
-
-
 async def _ask(data: Path, status_url: str | None, token: str | None, asked: dict[str, str]) -> dict[str, Any]:
     async with httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT_S, connect=10.0)) as http:
         address = status_url or Layout.load(data).address("kvittering")
-        bearer = token or await _sender_token(http, Layout.load(data))
+        bearer = token or await sender_token(http, Layout.load(data))
         headers = {"Authorization": f"Bearer {bearer}"}
         answer = await http.get(f"{address.rstrip('/')}{PATH}", params=asked, headers=headers)
     if not answer.is_success:
         raise ConfigurationError(f"{PATH} svarte {answer.status_code}: har dere lov til å spørre?")
     view: dict[str, Any] = answer.json()
     return view
-
-
-async def _sender_token(http: httpx.AsyncClient, layout: Layout) -> str:
-    """Return a token of the sender's own machine from the issuer of a running ``formidler up``."""
-    tokens = ClientTokens(
-        f"{layout.issuer_url}/token",
-        issuer=layout.issuer_url,
-        client_id=SENDER_CLIENT_ID,
-        key=load_issuer_key(layout.key("avsender")),
-        certificate=load_certificate(layout.certificate("avsender")),
-        http=http,
-        clock=ProcessClock(layout.clock),  # the issuer follows a clock that was moved
-    )
-    try:
-        return await tokens.access_token()
-    except httpx.HTTPStatusError as error:
-        raise ConfigurationError("utstederen gir ikke ut token her; oppgi --token") from error
 
 
 def _show(view: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ import httpx
 import orjson
 import typer
 
+from broker.cli.calling import run_calls, sender_token
 from broker.cli.options import DataOption, JsonOption
-from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
+from broker.cli.output import console, print_json
 from broker.supervisor.layout import Layout
 from producers.dokument import Dokument
 from producers.http_client import TIMEOUT_S, Sent, SoknadClient
-from producers.sender_token import sender_token
 from producers.status_client import SenderStatusClient, StatusClient, is_final
 from schemas.errors import ConfigurationError, InvalidNameError
 from schemas.examples import make_pdf, make_soknad, make_vedlegg
@@ -103,7 +103,7 @@ def send(
     enhetsnummer = None if enhet is None else _name(Enhetsnummer, enhet, "--enhet")
     soknad_json, vedlegg_json, documents = _sort(files)
     submission = _Submission(kommunenummer, reference, soknad_json, vedlegg_json, documents, enhetsnummer)
-    sent = _run(_send(submission, data, intake_url, token))
+    sent = run_calls(_send(submission, data, intake_url, token))
     if as_json:
         print_json(
             {
@@ -215,7 +215,7 @@ def status(
                 if is_final(view):
                     return
 
-    _run(work())
+    run_calls(work())
 
 
 async def _status_client(
@@ -297,17 +297,3 @@ async def _local_token(http: httpx.AsyncClient, data: Path, person: Fodselsnumme
 async def _http() -> AsyncGenerator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT_S, connect=10.0)) as http:
         yield http
-
-
-T = TypeVar("T")
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except httpx.RequestError as error:
-        where = error.request.url.copy_with(path="/", query=None)
-        complain(f"{where} svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
-        raise typer.Exit(EXIT_UNREACHABLE) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None

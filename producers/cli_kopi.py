@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
-import httpx
 import typer
 
+from broker.cli.calling import run_calls
 from broker.cli.options import DataOption, JsonOption
-from broker.cli.output import EXIT_UNREACHABLE, complain, console, errors, print_json, table
+from broker.cli.output import console, errors, print_json, table
 from producers.drift_client import DriftClient, drift_client
 from producers.kopi_routes import PREFIX
 from schemas.errors import InvalidNameError
 from schemas.names import Kommunenummer, MeldingId, Name, Uuid
 
-T = TypeVar("T")
 N = TypeVar("N", bound=Name)
 
 STEP: Final = 100
@@ -146,7 +145,7 @@ def send(
     if not (alle or kommune or melding):
         raise typer.BadParameter("si hvilke: --alle-ikke-mottatt, --kommune eller --melding")
     order = _order(kommune, melding, begrunnelse, omgang, torr=torr)
-    _finish(_run(_work("send", order, _Where(data, url, token), rate)), order, as_json=as_json)
+    _finish(run_calls(_work("send", order, _Where(data, url, token), rate)), order, as_json=as_json)
 
 
 @app.command("forsegl", epilog="Eksempel: formidler avsenderkopi forsegl --kommune 0301 --torr")
@@ -168,7 +167,7 @@ def forsegl(
     Legg det nye sertifikatet i katalogen først.
     """
     order = _order(kommune, melding, begrunnelse, omgang, torr=torr)
-    _finish(_run(_work("forsegl", order, _Where(data, url, token), rate)), order, as_json=as_json)
+    _finish(run_calls(_work("forsegl", order, _Where(data, url, token), rate)), order, as_json=as_json)
 
 
 def _order(
@@ -223,7 +222,7 @@ def _ask(where: _Where, question: Callable[[DriftClient], Awaitable[dict[str, An
         async with drift_client(where.data, where.url, where.token) as client:
             return await question(client)
 
-    return _run(work())
+    return run_calls(work())
 
 
 def _name(kind: type[N], text: str, option: str) -> N:
@@ -231,14 +230,3 @@ def _name(kind: type[N], text: str, option: str) -> N:
         return kind(text)
     except InvalidNameError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except httpx.RequestError as error:
-        where = error.request.url.copy_with(path="/", query=None)
-        complain(f"{where} svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
-        raise typer.Exit(EXIT_UNREACHABLE) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None

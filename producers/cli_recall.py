@@ -13,16 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-import httpx
 import typer
 from rich.markup import escape
 
 from broker.cli.acting import OperatorOption, ReasonOption, clock_of, parsed, reason
+from broker.cli.calling import run_calls
 from broker.cli.options import DataOption, JsonOption
-from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json, table
+from broker.cli.output import console, print_json, table
 from broker.krav import Godkjenning, Krav, sign
 from broker.operatorer import Operatorer
-from broker.runtime import run_command
 from producers.drift_client import DriftClient, drift_client
 from producers.recall import SEND, TREKK, RecallUtvalg
 from producers.recall_routes import PREFIX
@@ -320,9 +319,4 @@ def _ask(where: _Where, question: Callable[[DriftClient], Awaitable[T]]) -> T:
         async with drift_client(where.data, where.url, where.token) as client:
             return await question(client)
 
-    try:
-        return run_command(work())
-    except httpx.RequestError as error:
-        address = error.request.url.copy_with(path="/", query=None)
-        complain(f"{address} svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
-        raise typer.Exit(EXIT_UNREACHABLE) from None
+    return run_calls(work())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from broker.cli.calling import sender_token
 from broker.supervisor.layout import Layout
 from producers.http_client import TIMEOUT_S, refused
-from producers.sender_token import sender_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping

@@ -8,29 +8,26 @@ Exit codes: 0 done · 1 refused, or something is still wrong · 2 wrong usage ·
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import httpx
 import orjson
 import typer
 from rich.markup import escape
 
+from broker.cli.calling import run_calls, sender_token
 from broker.cli.options import DataOption, JsonOption
-from broker.cli.output import EXIT_UNREACHABLE, complain, console, print_json
+from broker.cli.output import EXIT_REFUSED, complain, console, print_json
 from broker.supervisor.layout import Layout
 from broker.topic_identity import Verdict
 from producers.drift_routes import PREFIX
 from producers.http_client import refused
-from producers.sender_token import sender_token
 from schemas.errors import RefusedError
 
 T = TypeVar("T")
-
-EXIT_REFUSED: Final = 1
 
 app = typer.Typer(
     help="Utboksen: hva som venter, og hva som må ordnes før det går videre.",
@@ -164,12 +161,7 @@ async def _intake(data: Path, url: str | None, token: str | None) -> AsyncGenera
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
-        return asyncio.run(work)
+        return run_calls(work)
     except RefusedError as error:
         complain(error.message)
         raise typer.Exit(EXIT_REFUSED) from None
-    except httpx.RequestError as error:
-        complain(f"mottaket svarer ikke ({type(error).__name__}); er `formidler up` i gang?")
-        raise typer.Exit(EXIT_UNREACHABLE) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None

@@ -14,6 +14,7 @@ from rich.table import Table
 EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 1
 EXIT_UNREACHABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
 
 console: Final = Console(highlight=False)
 errors: Final = Console(stderr=True, highlight=False)

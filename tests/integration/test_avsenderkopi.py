@@ -15,7 +15,9 @@ import httpx
 import pytest
 import yaml
 
-from broker.supervisor.bootstrap import bootstrap, choose_connectors, made_up_organisasjonsnummer
+from broker.cli.calling import sender_token
+from broker.register import made_up_organisasjonsnummer
+from broker.supervisor.bootstrap import bootstrap, choose_connectors
 from broker.supervisor.layout import Layout
 from broker.supervisor.up import Running, running
 from consumers.dedup import DedupStore
@@ -24,7 +26,6 @@ from producers.demo.plan import PlannedSoknad, plan_day
 from producers.demo.portal import Portal
 from producers.drift_client import drift_client
 from producers.kopi_routes import PREFIX
-from producers.sender_token import sender_token
 from producers.status_client import SenderStatusClient
 from schemas.errors import RefusedError
 from schemas.names import DigisosId, Kommunenummer

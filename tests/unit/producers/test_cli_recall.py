@@ -85,7 +85,7 @@ async def terminal(
         yield DriftClient("https://drift.test", http, "avsender")
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(cli_recall, "run_command", lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
+    monkeypatch.setattr(cli_recall, "run_calls", lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
     monkeypatch.setattr(cli_recall, "drift_client", drift_client)
     monkeypatch.setattr(cli_recall, "clock_of", lambda _: world.clock)
     return Terminal(http, operatorer.path.parent)
