@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from schemas.names import MeldingId
 
 _COLUMNS: Final = (
-    "digisos_id, melding_id, kommunenummer, nav_ekstern_ref_id, type, topic, lagt_ms, storrelse, headere, verdi, botte"
+    "digisos_id, melding_id, kommunenummer, nav_ekstern_ref_id, type, topic, lagt_ms, storrelse, headere, verdi,"
+    " botte, utloper_ms"
 )
 _MOVE: Final = f"INSERT INTO utboks ({_COLUMNS}) SELECT {_COLUMNS} FROM utboks WHERE nr = ?"  # noqa: S608 - constants
 _WAITING: Final = """

@@ -40,6 +40,29 @@ async def test_what_has_left_comes_back_before_what_came_later(world: Any, make_
     ]
 
 
+async def test_what_moves_behind_keeps_its_deadline(world: Any, make_sending: Any) -> None:
+    for nr in (1, 2):
+        await world.post(make_sending(seed=nr, encrypt_for=world.keys.mottak), path=f"0301/ref-{nr}")
+    first, second = await world.kopier.alive()
+    _, soknad, *_ = [one.message for one in await world.queued()]
+
+    def deadlines(connection: Any) -> list[Any]:
+        rows = connection.execute(
+            "SELECT utloper_ms FROM utboks WHERE melding_id = ? ORDER BY type", (second.melding_id,)
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def move(connection: Any) -> None:
+        for table in ("utboks", "avsenderkopi"):
+            connection.execute(f"UPDATE {table} SET digisos_id = ?", (first.digisos_id,))
+        put_in_place(connection, [soknad])
+
+    before = await world.database.read(deadlines)
+    await world.database.write(move)
+    assert await world.database.read(deadlines) == before
+    assert before[-1] is not None
+
+
 async def test_a_melding_that_is_not_from_here_moves_nothing(world: Any, sending: Any) -> None:
     await world.post(sending)
     aksept, soknad = [one.message for one in await world.queued()]
