@@ -111,6 +111,8 @@ class Avsenderkopier:
 
     Attributes:
         wake: Call it when something came to the outbox.
+        unscrubbed: Set while destroyed keys may lie in the database's files; from the start on, since a process may have ended
+            before it had them overwritten.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class Avsenderkopier:
         self.wrapper = wrapper
         self._trust = trust
         self.wake = added
+        self.unscrubbed = asyncio.Event()
+        self.unscrubbed.set()
 
     def keeper(self, accepted: Accepted) -> Callable[[Connection], None]:
         """Return what stores the copy of a submission, for ``Outbox.accept`` to run in its transaction."""
@@ -279,6 +283,7 @@ class Avsenderkopier:
     ) -> None:
         """Log and count copies that were destroyed in a transaction that is durable now."""
         for melding_id in destroyed:
+            self.unscrubbed.set()
             metrics.COPIES_DESTROYED.labels(aarsak=arsak or "mottatt").inc()
             get_logger().info(
                 "sender_copy_destroyed", melding_id=melding_id, kvittering_id=kvittering_id, resultat=arsak or "mottatt"

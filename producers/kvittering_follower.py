@@ -116,7 +116,6 @@ class KvitteringFollower:
         self._open_tail = open_tail
         self._kopier = kopier
         self._clock = clock
-        self._dirty = asyncio.Event()
 
     async def run(self, katalog_ready: asyncio.Event) -> None:
         """Follow every kommune's topic, and those that come, until cancelled.
@@ -192,7 +191,6 @@ class KvitteringFollower:
 
         for melding_id, kvittering_id in await self._kopier.database.write(write):
             self._kopier.told([melding_id], kvittering_id=kvittering_id)
-            self._dirty.set()
 
     async def _forget(self, topics: frozenset[str]) -> None:
         def write(connection: Connection) -> None:
@@ -201,17 +199,18 @@ class KvitteringFollower:
         await self._kopier.database.write(write)
 
     async def _scrub(self) -> None:
-        """Take destroyed keys out of the database's files, some time after they were destroyed."""
+        """Take destroyed keys out of the database's files, some time after they were destroyed, whatever for."""
+        unscrubbed = self._kopier.unscrubbed
         while True:
-            await self._dirty.wait()
+            await unscrubbed.wait()
             await asyncio.sleep(SCRUB_S)
-            self._dirty.clear()
+            unscrubbed.clear()
             try:
                 if not await self._kopier.database.scrub():
-                    self._dirty.set()
+                    unscrubbed.set()
             except StoreError as error:
                 get_logger().warning("database_not_scrubbed", vent_s=SCRUB_S, exc_info=error)
-                self._dirty.set()
+                unscrubbed.set()
 
 
 def _verified(batch: Sequence[Incoming], issuers: Mapping[Kommunenummer, Issuer]) -> list[KvitteringClaims]:

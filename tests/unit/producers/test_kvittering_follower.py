@@ -12,8 +12,10 @@ import pytest
 from broker.record import Incoming, TopicPartition
 from crypto.certificates import certificate_pem, nokkel_id
 from crypto.jws import sign_jws
+from crypto.trust import Trust
 from producers import kopi_rows
 from producers import kvittering_follower as module
+from producers.avsenderkopi import Avsenderkopier
 from producers.kvittering_follower import KvitteringFollower
 from schemas.codec import decode, encode
 from schemas.errors import BrokerUnavailableError, TopicShorterError
@@ -226,6 +228,27 @@ async def test_its_key_is_in_no_file_of_the_database_soon_after(
     assert files()
     kafka.put(connector.kvittering(kopi))
     async with following(world, kafka):
+        await until(lambda: not files())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_so_is_one_that_was_destroyed_for_another_reason_also_when_the_process_ended_in_between(
+    world: Any, kafka: Kafka, kopi: Kopi, tmp_path: Any, *, restarted: bool
+) -> None:
+    key = (await world.kopier.load(kopi.melding_id)).innhold.key.data
+
+    def files() -> list[str]:
+        return [path.name for path in tmp_path.glob("producers.sqlite*") if key in path.read_bytes()]
+
+    if restarted:
+        await world.kopier.destroy(kopi.melding_id, now=world.now, arsak="utlopt")
+        wrapper = world.kopier.wrapper
+        world.kopier = Avsenderkopier(world.database, world.dokumentlager, wrapper=wrapper, trust=Trust())
+        assert files()
+    async with following(world, kafka):
+        if not restarted:
+            await until(lambda: not world.kopier.unscrubbed.is_set())
+            await world.kopier.destroy(kopi.melding_id, now=world.now, arsak="utlopt")
         await until(lambda: not files())
 
 
