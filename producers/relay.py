@@ -205,7 +205,8 @@ class Relay:
             return None
         stuck = self._stuck | self._packages.closed(now) | self._expired.closed(now)
         return Bounds(
-            busy=self._under_way.keys(),
+            # As it is before the outbox is read: what ends meanwhile still stands in what the reader sees.
+            busy=frozenset(self._under_way),
             stuck=stuck,
             held=Closed(held, self._others.topics),
             single=trial - held,
@@ -237,8 +238,8 @@ class Relay:
         times = [holds.next_until(now) for holds in (self._topics, self._packages, self._expired, self._store)]
         if self._leases.poll_s is not None:
             times.append(now + self._leases.poll_s)
-        if self._after:
-            times.append(max(self._scanned[1], now - RESCAN_S / 2) + RESCAN_S)
+        # Also when nothing was found: whoever took something in may have gone before it could wake us.
+        times.append(max(self._scanned[1], now - RESCAN_S / 2) + RESCAN_S)
         try:
             async with asyncio.timeout_at(min((moment for moment in times if moment is not None), default=None)):
                 await self._wake.wait()
@@ -281,10 +282,8 @@ class Relay:
         if self._is_expired(message):
             return False
         try:
-            if not await self._others.sealing.current(queued):
+            if not (await self._others.sealing.current(queued) and await self._package_is_whole(message)):
                 return False
-            await self._others.packages.check(message)
-            self._packages.clear(message.digisos_id)
             crash_point("producers.relay.before-publish")
             position = await self._publisher.publish(message.outgoing)
             crash_point("producers.relay.after-publish")
@@ -314,6 +313,16 @@ class Relay:
             offset=position.offset,
             alder_s=round((self._clock() - message.queued).total_seconds(), 3),
         )
+        return True
+
+    async def _package_is_whole(self, message: Message) -> bool:
+        """Return whether the package may be told of; one file that cannot be read is no fault of the outbox (rule 3)."""
+        try:
+            await self._others.packages.check(message)
+        except (PackageDamagedError, PackageMissingError, StoreError) as error:
+            self._package_failed(message.digisos_id, error)
+            return False
+        self._packages.clear(message.digisos_id)
         return True
 
     def _is_expired(self, message: Message) -> bool:

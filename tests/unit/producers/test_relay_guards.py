@@ -15,14 +15,17 @@ from producers import holds as holds_module
 from producers import relay as relay_module
 from producers.leases import SQLITE_NOW, SqlLeases
 from producers.packages import Packages
+from producers.picking import Bounds
 from producers.relay import Relay
 from producers.relay_ports import BothGates, Collaborators, OpenTopics
 from schemas.codec import decode
-from schemas.errors import AccessDeniedError, BrokerUnavailableError, TransportError
+from schemas.errors import AccessDeniedError, BrokerUnavailableError, StoreError, TransportError
 from schemas.records import TransportRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+
+    from producers.outbox import Waiting
 
 TRANSPORT = "fiks.transport.v1"
 OSLO = "fiks.0301.soknad.v1"
@@ -224,6 +227,59 @@ async def test_a_damaged_package_stops_its_own_soknad_with_one_alarm_until_it_is
             await topics.until(lambda: topics.types().count("SENDT") == 2)
             assert relay.notice() is None
     assert [log["log_level"] for log in logs if log["event"] == "package_unusable"] == ["critical"]
+
+
+class OneUnreadable(Packages):
+    """One file that cannot be read: a bad sector, or another owner's."""
+
+    async def check_stored(self, *_: Any, **__: Any) -> None:
+        raise StoreError("dokumentlageret kan ikke skrives eller leses (Input/output error)")
+
+
+async def test_a_package_that_cannot_be_read_stops_its_own_soknad_alone(world: Any, make_sending: Any) -> None:
+    topics = Topics()
+    await post(world, make_sending, "stor", sizes=(1_000_000, 3000, 2500))
+    packages = OneUnreadable(world.dokumentlager)
+    async with running(world, topics, collaborators=Collaborators(packages=packages)) as relay:
+        await topics.until(lambda: relay.notice() is not None)
+        assert relay.problem() is None
+        await post(world, make_sending, "liten")
+        await topics.until(lambda: topics.types().count("SENDT") == 1)
+
+
+async def test_what_was_taken_in_by_somebody_who_went_before_waking_the_relay_leaves_all_the_same(
+    world: Any, make_sending: Any
+) -> None:
+    topics = Topics()
+    async with running(world, topics):
+        await topics.stay_untried()
+        world.outbox.added = asyncio.Event()  # nobody listens to this one
+        await post(world, make_sending, "a")
+        await topics.until(lambda: topics.types().count("SENDT") == 1)
+
+
+async def test_what_ends_while_the_outbox_is_read_is_not_taken_from_what_the_reader_sees(
+    world: Any, make_sending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = Topics()
+    topics.go.clear()
+    asked: list[Bounds] = []
+    waiting = world.outbox.waiting
+
+    async def look(bounds: Bounds) -> Waiting:
+        asked.append(bounds)
+        found: Waiting = await waiting(bounds)
+        return found
+
+    monkeypatch.setattr(world.outbox, "waiting", look)
+    (first,) = await post(world, make_sending, "a")
+    async with running(world, topics):
+        await topics.until(lambda: len(topics.tried) == 1)
+        await topics.until(lambda: any(first in bounds.busy for bounds in asked))
+        busy = next(bounds.busy for bounds in asked if first in bounds.busy)
+        topics.go.set()
+        await topics.until(lambda: topics.types().count("SENDT") == 1)
+    assert first in busy
 
 
 async def test_an_outage_is_told_with_how_long_and_how_much_waits(
