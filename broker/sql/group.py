@@ -83,7 +83,7 @@ class GroupDatabase(ABC):
 
     async def write(self, call: Callable[[Connection], T]) -> T:
         """Run ``call`` in a transaction; see ``Database.write``."""
-        if self._writer is None:
+        if not self._open or self._writer is None:  # what came behind the end of the queue, nobody would ever answer
             raise RuntimeError("the database is not open for writing")
         write = Waiting(call)
         self._queue.put(write)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from broker.sql import Connection, Database, open_database
+from broker.sql.postgres import MAX_ATTEMPTS
 from schemas.errors import ConfigurationError, OutcomeUnknownError, StoreError, UniqueViolationError
 
 if TYPE_CHECKING:
@@ -227,7 +228,11 @@ async def test_closing_finishes_what_was_asked_for(database_place: str) -> None:
         await database.open()
     writes = [asyncio.create_task(database.write(insert(str(n)))) for n in range(20)]
     await asyncio.sleep(0)
-    await database.close()
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        await database.write(insert("too late"))
+    await closing
     assert len(await asyncio.gather(*writes)) == 20
     await database.close()
     with pytest.raises(RuntimeError):
@@ -433,7 +438,7 @@ async def test_a_deadlock_is_run_again(postgres_server: PostgresServer, postgres
             go_on.set()
             await theirs
         await ours
-        assert len(runs) == 2
+        assert 1 < len(runs) <= MAX_ATTEMPTS  # which of the two gets the row after a deadlock is the server's choice
         assert await database.read(
             lambda db: [tuple(row) for row in db.execute("SELECT tekst, tall FROM ord ORDER BY nr")]
         ) == [("a", 101), ("b", 101)]
