@@ -109,7 +109,11 @@ class Dokumentlager(Protocol):
         ...
 
     def delete(self, dokumentlager_id: DokumentlagerId) -> None:
-        """Remove a package; it may be gone already."""
+        """Remove a package; it may be gone already.
+
+        Raises:
+            StoreError: It is still there.
+        """
         ...
 
     def ids(self) -> frozenset[DokumentlagerId]:
@@ -162,7 +166,10 @@ class DiskDokumentlager:
 
     def delete(self, dokumentlager_id: DokumentlagerId) -> None:
         """Remove a package; see ``Dokumentlager``."""
-        self._path(dokumentlager_id).unlink(missing_ok=True)
+        try:
+            self._path(dokumentlager_id).unlink(missing_ok=True)
+        except OSError as error:
+            raise _store_error(error) from error
 
     def ids(self) -> frozenset[DokumentlagerId]:
         """Return every committed package; see ``Dokumentlager``."""

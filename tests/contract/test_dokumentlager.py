@@ -138,6 +138,14 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
         DiskDokumentlager(tmp_path / "fil" / "mappe")
 
 
+def test_a_package_that_cannot_be_removed_is_a_store_error(folder: Path) -> None:
+    lager = DiskDokumentlager(folder)
+    dokumentlager_id = DokumentlagerId.new()
+    (folder / f"{dokumentlager_id}.cms").mkdir()  # nobody can unlink a folder, whoever runs the tests
+    with pytest.raises(StoreError):
+        lager.delete(dokumentlager_id)
+
+
 def test_a_folder_that_vanished_is_a_store_error(folder: Path) -> None:
     lager = DiskDokumentlager(folder)
     folder.rmdir()
