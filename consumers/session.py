@@ -355,7 +355,8 @@ class DeliverySession:
     # Beside the deliveries.
 
     def _look_ahead(self, *, wanted: bool) -> None:
-        if wanted and self._looking is None and self._lookahead is not None:
+        is_looking = self._looking is not None and not self._looking.done()
+        if wanted and not is_looking and self._lookahead is not None:
             self._looking = self._in_background(self._find_withdrawals(self._lookahead))
         elif not wanted and self._looking is not None:
             self._looking.cancel()

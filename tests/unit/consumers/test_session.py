@@ -452,6 +452,30 @@ async def test_while_the_fagsystem_is_down_a_withdrawal_further_on_is_found_and_
     assert len(fagsystem.soknader) == 3
 
 
+async def test_a_look_ahead_that_could_not_begin_is_tried_at_the_next_probe(
+    *, world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector, clock: Any, monkeypatch: Any
+) -> None:
+    refused = asyncio.Event()
+    positions = world.subscriber.positions
+
+    async def refuse() -> dict[TopicPartition, int]:
+        monkeypatch.setattr(world.subscriber, "positions", positions)
+        refused.set()
+        raise BrokerUnavailableError("x")
+
+    monkeypatch.setattr(world.subscriber, "positions", refuse)
+    fagsystem.down = FagsystemUnavailableError("nede", retry_after=timedelta(minutes=1))
+    record = make_record()
+    tail = FakeTail([incoming(withdrawal_of(record), offset=1)])
+    world.session._lookahead = Lookahead(NUMBER, topic=TOPIC, open_tail=tail)
+    world.start()
+    world.subscriber.batches.put_nowait([incoming(record)])
+    await refused.wait()
+    clock.now += timedelta(minutes=2)
+    await until(lambda: world.subscriber.committed == {ZERO: 1})
+    assert tail.opened == [{ZERO: 0}]
+
+
 async def test_keys_that_died_elsewhere_are_known_before_anything_is_delivered(
     world: World, make_record: Any, incoming: Any, fagsystem: MemoryConnector
 ) -> None:
