@@ -39,7 +39,7 @@ Three questions, in this order; the rules that answer them, what a kvittering is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from crypto.certificates import judge_validity, nokkel_id
@@ -47,7 +47,7 @@ from crypto.jws import verify_jws
 from kvittering.facts import Ledd
 from schemas.codec import decode
 from schemas.errors import CertificateError, ChainError, KvitteringError, MismatchError, SignatureError
-from schemas.kvittering import AVVIST, KvitteringClaims
+from schemas.kvittering import AVVIST, UNDERVEIS, KvitteringClaims
 from schemas.names import Kommunenummer, NokkelId, Sha256
 from schemas.records import KvitteringRecord
 
@@ -64,10 +64,6 @@ VENTER_SOKNAD: Final = "venter.soknad"
 """The søknad or message is not known yet: its AKSEPTERT has not come."""
 VENTER_KJEDE: Final = "venter.kjede"
 """An earlier link of the issuer's chain is missing."""
-
-
-UNDERVEIS: Final = timedelta(hours=24)
-"""How long something may be on its way from its signer to its topic: through an outage, and not through the end of a key."""
 
 
 @dataclass(frozen=True, slots=True)

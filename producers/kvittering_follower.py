@@ -4,7 +4,9 @@ Rules:
 
 1. Only a kvittering MOTTATT destroys a copy, and only if it is real: signed by a certificate that the katalog has for the topic's
    kommune, valid then and not revoked, in its connector's own name; the record's clear fields are what was signed; the melding,
-   the søknad and the kommune are the copy's, and the digest is one that the melding was sent as. Anything else destroys nothing.
+   the søknad and the kommune are the copy's, and the digest is one that the melding was sent as. Nor had the certificate ended
+   ``UNDERVEIS`` before Kafka appended it: who has an ended key can write any time into what it signs. Anything else destroys
+   nothing.
 2. The copy, its proof and the place in the topic are one transaction.
 3. The place is ours to keep, with the digest of the record before it. A topic on which another record lies there, or which is
    shorter, was made again: it is read from its beginning, since to destroy twice is to destroy once.
@@ -14,7 +16,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from broker.krasj import crash_point
@@ -35,7 +38,7 @@ from schemas.errors import (
     TopicShorterError,
     TransportError,
 )
-from schemas.kvittering import MOTTATT, KvitteringClaims
+from schemas.kvittering import MOTTATT, UNDERVEIS, KvitteringClaims
 from schemas.names import Kommunenummer, Sha256
 from schemas.records import KvitteringRecord
 
@@ -94,6 +97,12 @@ class Issuer:
         signers = katalog.signers(kommunenummer)
         return cls(
             entry.konnektor if entry else None, tuple(each for each in signers if nokkel_id(each) not in revoked)
+        )
+
+    def at(self, lagret: datetime) -> Self:
+        """Return it without the certificates that had ended too long before Kafka appended something."""
+        return replace(
+            self, certificates=tuple(one for one in self.certificates if lagret - UNDERVEIS < one.not_valid_after_utc)
         )
 
 
@@ -233,7 +242,8 @@ def _claims(incoming: Incoming, issuers: Mapping[Kommunenummer, Issuer]) -> Kvit
     kommunenummer = parse_topic(incoming.topic).kommunenummer
     if kommunenummer is None:
         raise MismatchError("emnet er ikke en kommunes")
-    return verify_kvittering(record, kommunenummer, issuers[kommunenummer])
+    lagret = datetime.fromtimestamp(incoming.timestamp_ms / 1000, UTC)
+    return verify_kvittering(record, kommunenummer, issuers[kommunenummer].at(lagret))
 
 
 def verify_kvittering(record: KvitteringRecord, kommunenummer: Kommunenummer, issuer: Issuer) -> KvitteringClaims:

@@ -8,7 +8,7 @@ issuer, which cannot lose a link, or get one inserted, without it showing.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, field_serializer
@@ -27,6 +27,8 @@ GRAD_VALIDERT: Final = "VALIDERT"
 GRAD_LAGRET: Final = "LAGRET"
 
 MAX_NR: Final = 1_000_000
+UNDERVEIS: Final = timedelta(hours=24)
+"""How long one may be on its way from its signer to its topic: through an outage, and not through the end of a key."""
 _KODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}", re.ASCII)
 _LONG_NUMBER: Final = re.compile(r"[0-9]{6}", re.ASCII)
 

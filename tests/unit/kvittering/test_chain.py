@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from crypto.certificates import nokkel_id
 from kvittering.chain import (
-    UNDERVEIS,
     VENTER_KJEDE,
     VENTER_SOKNAD,
     Konnektor,
@@ -22,6 +21,7 @@ from kvittering.chain import (
 from kvittering.facts import SoknadState
 from schemas.codec import encode
 from schemas.errors import ChainError, DecodeError, MismatchError, SignatureError, UnknownSchemaError
+from schemas.kvittering import UNDERVEIS
 from schemas.names import DigisosId, MeldingId, Sha256, Uuid
 
 

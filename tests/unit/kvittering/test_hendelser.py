@@ -10,7 +10,7 @@ from crypto.authority import Authority
 from crypto.certificates import nokkel_id
 from crypto.envelope import seal_package
 from crypto.keys import KeyRing, Signer
-from kvittering.chain import UNDERVEIS, Konnektor
+from kvittering.chain import Konnektor
 from kvittering.hendelser import case_status, read_hendelse
 from schemas.codec import encode
 from schemas.digisos_soker_json import parse_digisos_soker
@@ -23,6 +23,7 @@ from schemas.errors import (
     UnsealError,
 )
 from schemas.forsendelse import Forsendelse
+from schemas.kvittering import UNDERVEIS
 from schemas.names import DigisosId, MeldingId, Organisasjonsnummer, Sha256
 from schemas.records import HENDELSE_DIGISOS_SOKER, HendelseRecord
 

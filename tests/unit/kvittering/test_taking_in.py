@@ -11,10 +11,11 @@ import pytest
 from broker.record import TopicPartition
 from broker.routing import KVITTERING_DLQ, TRANSPORT, kvittering_topic
 from kvittering import taking_in as module
-from kvittering.chain import UNDERVEIS, verify_ledd
+from kvittering.chain import verify_ledd
 from kvittering.projection import MAX_WAITING, project
 from kvittering.store import StatusStore
 from schemas.codec import decode, encode
+from schemas.kvittering import UNDERVEIS
 from schemas.names import DigisosId, MeldingId, Sha256
 from schemas.records import DeadLetterRecord
 

@@ -19,7 +19,7 @@ from producers.avsenderkopi import Avsenderkopier
 from producers.kvittering_follower import KvitteringFollower
 from schemas.codec import decode, encode
 from schemas.errors import BrokerUnavailableError, TopicShorterError
-from schemas.kvittering import KvitteringClaims
+from schemas.kvittering import UNDERVEIS, KvitteringClaims
 from schemas.names import DigisosId, Kommunenummer, MeldingId, Organisasjonsnummer, Sha256, Uuid
 from schemas.records import RevisjonRecord, Sertifikat
 
@@ -47,6 +47,7 @@ class Kafka:
         self.logs: dict[str, Log] = {}
         self.opened: list[tuple[frozenset[str], dict[TopicPartition, int]]] = []
         self.grown = asyncio.Event()
+        self.appended_ms = 0
 
     def put(self, *values: bytes, topic: str = TOPIC) -> None:
         self.logs.setdefault(topic, Log()).values += values
@@ -83,7 +84,7 @@ class Tail:
         while True:
             self._kafka.grown.clear()
             batch = [
-                Incoming(topic, 0, at, 0, b"", value, ())
+                Incoming(topic, 0, at, self._kafka.appended_ms, b"", value, ())
                 for topic, start in self._at.items()
                 for at, value in enumerate(self._kafka.logs[topic].values[start:], start)
             ]
@@ -310,6 +311,18 @@ async def test_one_signed_with_a_revoked_certificate_destroys_nothing(
     async with following(world, kafka):
         await read_to(world, 1)
     assert await world.kopier.alive()
+
+
+@pytest.mark.parametrize("early", [timedelta(seconds=1), timedelta()], ids=["on-its-way", "too-late"])
+async def test_one_from_a_certificate_that_had_ended_counts_as_long_as_it_can_have_been_on_its_way(
+    world: Any, kafka: Kafka, connector: Connector, kopi: Kopi, early: timedelta
+) -> None:
+    appended = connector.certificate.not_valid_after_utc + UNDERVEIS - early
+    kafka.appended_ms = round(appended.timestamp() * 1000)
+    kafka.put(connector.kvittering(kopi))
+    async with following(world, kafka):
+        await read_to(world, 1)
+    assert await no_copies(world) is bool(early)
 
 
 async def test_another_kommunes_connector_cannot_vouch_on_its_own_topic(
