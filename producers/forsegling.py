@@ -36,7 +36,7 @@ from schemas.names import NokkelId, Sha256, Uuid
 from schemas.records import SOKNAD, SoknadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from cryptography import x509
@@ -200,6 +200,7 @@ class Forsegler:
         recipient: x509.Certificate,
         *,
         queued: Queued | None = None,
+        still: Callable[[Connection], bool] = lambda _: True,
         traceparent: str | None = None,
         redrives: int = 0,
         omgang: str | None = None,
@@ -207,12 +208,13 @@ class Forsegler:
         """Seal a melding for another certificate and put it in the outbox, behind the OMFORSEGLET that tells of it.
 
         Returns:
-            False when nothing was done, because ``queued`` had gone.
+            False when nothing was done, because ``queued`` had gone, or ``still`` said so.
 
         Args:
             melding_id: Which one.
             recipient: Judged already.
             queued: The message that this takes the place of, if it is still there; nothing is done when it has gone.
+            still: Asked in the transaction whether it is still to be done: sealing takes a while.
             traceparent: W3C trace context of what the melding came with.
             redrives: How many times it was sent again, for the receiver that has answered once.
             omgang: The run that sends it again.
@@ -234,7 +236,9 @@ class Forsegler:
         )
 
         def write(connection: Connection) -> bool:
-            return _take_over(connection, record, event, messages, instead_of=queued, omgang=omgang)
+            return still(connection) and _take_over(
+                connection, record, event, messages, instead_of=queued, omgang=omgang
+            )
 
         try:
             taken = await self._kopier.database.write(write)

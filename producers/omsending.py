@@ -113,7 +113,7 @@ class Omsender:
         for kopi in await self._page(order, steg):
             why = await self._kopier.database.read(partial(self._passed_over, kopi=kopi, order=order))
             if why is None and not order.torr:
-                why = await self._kopier.database.write(partial(self._put, kopi=kopi, omgang=order.omgang))
+                why = await self._kopier.database.write(partial(self._put, kopi=kopi, order=order))
             _count(steg, why)
         return await self._told(steg, order, "avsenderkopi.sendt-igjen")
 
@@ -146,12 +146,21 @@ class Omsender:
             return RIKTIG
         if order.torr:
             return None
+        found: list[str] = []
+
+        def still(connection: Connection) -> bool:
+            present = kopi_rows.load(connection, kopi.melding_id) or kopi
+            found[:] = [why] if (why := self._unfit(connection, present, order)) is not None else []
+            return not found
+
         try:
-            await self._forsegler.reseal(kopi.melding_id, recipient, redrives=kopi.omsendinger + 1, omgang=order.omgang)
+            await self._forsegler.reseal(
+                kopi.melding_id, recipient, still=still, redrives=kopi.omsendinger + 1, omgang=order.omgang
+            )
         except (CopyGoneError, CryptoError, PackageMissingError) as error:
             get_logger().error("sender_copy_unusable", melding_id=kopi.melding_id, exc_info=error)
             return BORTE
-        return None
+        return next(iter(found), None)
 
     def _unfit(self, connection: Connection, kopi: Kopi, order: Bestilling) -> str | None:
         valid_until = kopi.record.gyldig_til
@@ -168,14 +177,14 @@ class Omsender:
             I_UTBOKSEN if waits(connection, kopi.melding_id, SOKNAD) else None
         )
 
-    def _put(self, connection: Connection, kopi: Kopi, omgang: Uuid) -> str | None:
-        """Put what was sent in the outbox, unless its copy was destroyed, or it was recalled, since it was found."""
-        if recall_rows.withdrawn(connection, kopi.melding_id):
-            return TILBAKEKALT
+    def _put(self, connection: Connection, kopi: Kopi, order: Bestilling) -> str | None:
+        """Put what was sent in the outbox, unless something has happened to it since it was found."""
         innhold = kopi_rows.content(connection, kopi.melding_id)
         present = kopi_rows.load(connection, kopi.melding_id)
         if innhold is None or present is None:
             return BORTE
+        if (why := self._unfit(connection, present, order)) is not None:
+            return why
         record = present.record.model_copy(update={"pakke": innhold.pakke})
         events = [present.aksept, *kopi_rows.resealed_events(connection, present)]
         put_in_place(
@@ -185,7 +194,7 @@ class Omsender:
                 soknad_message(record, None, redrives=present.omsendinger + 1, queued=self._clock()),
             ],
         )
-        kopi_rows.mark_sent(connection, [kopi.melding_id], omgang)
+        kopi_rows.mark_sent(connection, [kopi.melding_id], order.omgang)
         crash_point("producers.omsending.before-commit")
         return None
 

@@ -12,7 +12,7 @@ from producers.kopi_rows import Utvalg
 from producers.omsending import Bestilling, Omsender, Steg
 from producers.withdrawal import withdraw_in
 from schemas.codec import decode
-from schemas.names import Kommunenummer, Organisasjonsnummer, Uuid
+from schemas.names import Kommunenummer, MeldingId, Organisasjonsnummer, Uuid
 from schemas.records import RevisjonRecord, Sertifikat, SoknadRecord, TransportRecord
 
 if TYPE_CHECKING:
@@ -121,6 +121,37 @@ async def test_what_is_recalled_after_it_was_found_is_not_sent_again(
     now = world.now
     await world.database.write(lambda connection: withdraw_in(connection, sent[0], Uuid.new(), now))
     assert counted(await omsender.send(order())) == (2, {"tilbakekalt": 1})
+
+
+async def test_what_is_recalled_while_it_is_sealed_again_stays_recalled(
+    world: Any, omsender: Omsender, sent: list[Kopi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, load = world.now, world.kopier.load
+
+    async def load_and_recall(melding_id: MeldingId) -> Any:
+        loaded = await load(melding_id)
+        if melding_id == sent[0].melding_id:
+            await world.database.write(lambda connection: withdraw_in(connection, sent[0], Uuid.new(), now))
+        return loaded
+
+    rotate(world)
+    monkeypatch.setattr(world.kopier, "load", load_and_recall)
+    assert counted(await omsender.forsegl(order())) == (2, {"tilbakekalt": 1})
+    assert [one.type for one in await soknader(world)].count("SOKNAD") == 2
+
+
+async def test_what_another_channel_takes_after_it_was_found_is_not_sent_again(
+    world: Any, omsender: Omsender, sent: list[Kopi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(omsender, "_passed_over", lambda *_, **__: None)
+    await world.kopier.move(sent[0].melding_id, "PRINT")
+
+    async def page(_: Bestilling, steg: Steg) -> list[Kopi]:
+        steg.etter = sent[-1].nr
+        return sent
+
+    monkeypatch.setattr(omsender, "_page", page)
+    assert counted(await omsender.send(order())) == (2, {"annen-kanal": 1})
 
 
 async def test_a_run_that_was_broken_off_sends_nothing_twice_and_the_next_run_does(
