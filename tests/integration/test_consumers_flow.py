@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connector_world import World, until
+from connector_world import World
+from patience import until
 
 from broker.record import GJENKJORINGER_HEADER, Outgoing, header
 from broker.routing import hendelse_topic, kvittering_topic, soknad_topic

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from fastapi import FastAPI, Header
 from fastapi.responses import JSONResponse, Response
+from patience import until
 
 from broker.record import Outgoing
 from broker.routing import connector_rights, hendelse_topic, kvittering_topic, soknad_topic
@@ -341,14 +342,6 @@ async def answers(http: httpx.AsyncClient) -> None:
                     return
             except httpx.TransportError:
                 await asyncio.sleep(0.02)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.02)
 
 
 async def test_a_wrong_setting_is_named_and_ends_the_process_with_78(world: World) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from connector_world import World, until
+from connector_world import World
+from patience import until
 
 from broker.routing import kommune_topics
 from consumers.connector import Avvist, Leveranse, Levert, Mottatt

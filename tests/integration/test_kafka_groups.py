@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import until
 
 from broker.record import Outgoing, TopicPartition
 from broker.routing import consumer_group, soknad_topic
@@ -31,12 +32,6 @@ class Events:
 
     async def assigned(self, partitions: frozenset[TopicPartition]) -> None:
         self.log.append(("assigned", partitions))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in aiokafka's own tasks
-            await asyncio.sleep(0.01)
 
 
 async def drive(subscriber: KafkaSubscriber) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 import uvicorn
+from patience import until
 from prometheus_client import REGISTRY
 
 from broker.issuer import LocalIssuer
@@ -252,7 +253,7 @@ class Process:
     http: httpx.AsyncClient
 
     async def ready(self) -> None:
-        await eventually(lambda: not self.health.problems())
+        await until(lambda: not self.health.problems())
 
     async def status(self, world: World, soknad: Soknad, wanted: str) -> dict[str, Any]:
         document: dict[str, Any] = {}
@@ -262,18 +263,8 @@ class Process:
             document.update(answer.json())
             return bool(answer.status_code == 200 and document["status"] == wanted)
 
-        await eventually(there)
+        await until(there)
         return document
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    """Look again until the condition holds; fail at the deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            held = condition()
-            if await held if asyncio.iscoroutine(held) else held:
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +314,7 @@ async def running(world: World, database: Path, *kommuner: Kommune) -> AsyncIter
         server = uvicorn.Server(uvicorn.Config(create_app(innsyn, health), port=0, log_level="error"))
         tasks = [asyncio.create_task(one) for one in (follower.run(ready), outbox.run(), server.serve())]
         try:
-            await eventually(lambda: server.started)
+            await until(lambda: server.started)
             port = server.servers[0].sockets[0].getsockname()[1]
             http = await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S)
@@ -380,7 +371,7 @@ async def test_a_listener_sees_sendt_and_then_mottatt(world: World, tmp_path: Pa
         async with asyncio.timeout(DEADLINE_S), process.http.stream("GET", url, headers=headers) as answer:
             lines = aiter(answer.aiter_lines())
             assert await anext(lines) == f"id: {seen[1][0]}"
-        await eventually(lambda: not REGISTRY.get_sample_value("fiks_status_listeners"))  # long before a heartbeat
+        await until(lambda: not REGISTRY.get_sample_value("fiks_status_listeners"))  # long before a heartbeat
 
 
 @pytest.mark.kafka
@@ -580,8 +571,8 @@ async def test_the_process_itself_becomes_ready_answers_and_stops_when_asked(wor
                     return answer.status_code == 200 and wanted in answer.text
                 return False
 
-            await eventually(lambda: answers("/isready", "klar"))
-            await eventually(lambda: answers("/metrics", 'fiks_status_changes_total{status="AKSEPTERT"}'))
+            await until(lambda: answers("/isready", "klar"))
+            await until(lambda: answers("/metrics", 'fiks_status_changes_total{status="AKSEPTERT"}'))
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()

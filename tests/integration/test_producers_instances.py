@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from patience import until
 from producers_world import (  # fixtures among them
     Process,
     World,
     authority,
-    eventually,
     issuer,
     know_the_topic,
     make_citizen,
@@ -55,7 +55,7 @@ async def has_half(*processes: Process) -> None:
     async def even() -> bool:
         return [await metric(one, "fiks_relay_buckets") for one in processes] == [256 / len(processes)] * len(processes)
 
-    await eventually(even)
+    await until(even)
 
 
 async def send_until_taken(processes: list[Process], world: World, nr: int) -> DigisosId:
@@ -111,7 +111,7 @@ async def test_two_instances_share_the_work_and_one_that_is_killed_loses_and_dou
     async with running(shared, name="en") as one, running(shared, name="to") as two:
         await has_half(one, two)
         sending = [asyncio.create_task(send([one, two], nr)) for nr in range(60)]
-        await eventually(lambda: len(accepted) >= 20)
+        await until(lambda: len(accepted) >= 20)
         one.child.kill()
         await asyncio.gather(*sending)
         soknader, events = await everything(shared, accepted)

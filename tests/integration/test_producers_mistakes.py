@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from patience import until
 from producers_world import (  # fixtures among them
     Process,
     World,
     authority,
-    eventually,
     issuer,
     know_the_topic,
     make_citizen,
@@ -94,7 +94,7 @@ async def test_a_database_from_a_backup_takes_nothing_in_before_it_knows_again_w
             except httpx.TransportError:  # not listening yet
                 return False
 
-        await eventually(refuses)
+        await until(refuses)
         for citizen, ref in ((small, "liten"), (make_citizen(9, world.number), "ny")):
             with pytest.raises(RefusedError, match="eldre enn") as refused:
                 await process.send(citizen, ref)
@@ -138,7 +138,7 @@ async def test_a_soknad_topic_that_is_another_holds_its_kommune_until_a_person_l
         async def closed() -> bool:
             return topic in (await ready_state(process)).get("emner", "")
 
-        await eventually(closed)
+        await until(closed)
         second = await process.send(make_citizen(2, world.number), "etter")
         await world.transport(second, until="AKSEPTERT")
         stood = await formidler(world, process, "utboks", "vis")
@@ -171,7 +171,7 @@ async def test_a_damaged_package_is_held_and_goes_when_its_bytes_are_right_again
         async def told() -> bool:
             return "skadet" in (await ready_state(process)).get("meldinger", "")
 
-        await eventually(told)
+        await until(told)
         records = await world.records(soknad_topic(world.number), lambda found: len(found) == 1)
         assert [record.key for record in records] == [well.encode()]
         package.write_bytes(whole)

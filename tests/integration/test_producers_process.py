@@ -16,12 +16,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import until
 from producers_world import (  # fixtures among them
     DEADLINE_S,
     Process,
     World,
     authority,
-    eventually,
     issuer,
     make_citizen,
     running,
@@ -105,7 +105,7 @@ async def test_a_large_package_is_fetched_in_ranges_by_the_kommunes_own_connecto
         async def refused() -> bool:
             return (await process.http.get(path, headers=owner)).status_code == 404
 
-        await eventually(refused)
+        await until(refused)
         foreign = await process.http.get(path, headers=owner)
         assert foreign.json()["message"] == missing.json()["message"]
     files = world.open(soknad, whole.content)
@@ -127,9 +127,7 @@ async def test_kill_nine_at_any_time_loses_nothing_that_was_accepted(world: Worl
     for batch in range(3):
         async with running(world) as process:
             sending = [asyncio.create_task(send(process, nr)) for nr in range(batch * 8, batch * 8 + 8)]
-            await eventually(
-                lambda batch=batch, sending=sending: len(accepted) > batch or all(t.done() for t in sending)
-            )
+            await until(lambda batch=batch, sending=sending: len(accepted) > batch or all(t.done() for t in sending))
             process.child.kill()
             await asyncio.gather(*sending)
     before = dict(accepted)
@@ -173,7 +171,7 @@ async def test_everything_is_synced_before_202_is_written(world: World) -> None:
     prefix = ("strace", "-f", "-y", "-s", "60", "-e", syscalls, "-o", str(trace))
     async with running(world, prefix=prefix) as process:
         await process.send(make_citizen(3, world.number), "liten")
-        await eventually(lambda: queued(world) == 0)  # so that the relay's own writes are not among the next one's
+        await until(lambda: queued(world) == 0)  # so that the relay's own writes are not among the next one's
         await process.send(make_citizen(4, world.number, pdf_bytes=1_500_000), "stor")
         # strace hands the signal on to nobody: ask the traced child itself.
         (child,) = [int(pid) for pid in children_of(process.child.pid)]
@@ -236,7 +234,7 @@ async def test_while_kafka_is_away_soknader_are_accepted_and_leave_when_it_is_ba
                 metrics = (await process.http.get("/metrics")).text
                 return "fiks_outbox_messages 10.0" in metrics
 
-            await eventually(told)
+            await until(told)
             assert (await process.http.get("/isalive")).status_code == 200
         finally:
             os.kill(kafka_pid, signal.SIGCONT)
@@ -262,7 +260,7 @@ async def test_kafka_can_be_stopped_for_long_and_what_was_accepted_meanwhile_lea
                     re.search(rf"nå i \d+ s; søknader tas imot, {2 * count} meldinger venter .* i \d+ s", text)
                 )
 
-            await eventually(told)
+            await until(told)
         finally:
             await asyncio.to_thread(world.kafka.server.start)
         events = await world.transport(*ids)
@@ -291,7 +289,7 @@ async def test_without_kafka_at_the_start_the_process_waits_and_says_why(world: 
                 return False
             return answer.status_code == 503 and "katalog" in answer.json()["mangler"]
 
-        await eventually(says_why)
+        await until(says_why)
         with pytest.raises(RefusedError, match="ikke sammenlignet med Kafka ennå"):
             await process.send(make_citizen(5, world.number), "for-tidlig")
         assert await process.end(signal.SIGTERM) == 0

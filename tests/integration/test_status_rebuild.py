@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from patience import until
 
 from broker.catch_up import read_until_caught_up
 from broker.embedded.server import EmbeddedKafka
@@ -40,7 +41,7 @@ from schemas.names import DigisosId, Eier, Kommunenummer, MeldingId, NavEksternR
 from schemas.records import BRUK_KVITTERING, KatalogRecord, Sertifikat, StatusRecord, TransportRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -59,15 +60,6 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedK
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            held = condition()
-            if await held if asyncio.iscoroutine(held) else held:
-                return
-            await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -234,12 +226,12 @@ async def filled(sted: Sted, soknader: list[Soknad]) -> None:
         async def done() -> bool:
             return all((await store.delivered(one.digisos_id for one in soknader)).values())
 
-        await eventually(done)
+        await until(done)
 
         async def out() -> bool:
             return not await store.pending(1)
 
-        await eventually(out)
+        await until(out)
 
 
 @pytest.mark.kafka
@@ -294,21 +286,21 @@ async def test_a_store_that_was_restored_from_a_backup_catches_up_and_publishes_
     soknad = Soknad()
     await sted.transport(soknad)
     async with running(sted) as (store, _):
-        await eventually(lambda: _is_known(store, soknad))
+        await until(lambda: _is_known(store, soknad))
     backup = sted.database.read_bytes()
     await filled(sted, [Soknad()])
     await sted.transport(soknad, "SENDT")
     await sted.kvittering(soknad)
     await filled(sted, [])
     async with running(sted) as (store, _):
-        await eventually(lambda: _is_delivered(store, soknad))
-        await eventually(lambda: _is_out(store))
+        await until(lambda: _is_delivered(store, soknad))
+        await until(lambda: _is_out(store))
     before = await sted.published(soknad)
     assert before[-1] == "MOTTATT"
     sted.database.write_bytes(backup)
     async with running(sted) as (store, follower):
-        await eventually(follower.caught_up.is_set)
-        await eventually(lambda: _is_out(store))
+        await until(follower.caught_up.is_set)
+        await until(lambda: _is_out(store))
         assert follower.problem() is None
     after = await sted.published(soknad)
     assert after[len(before) :] == ["MOTTATT"]
@@ -325,25 +317,25 @@ async def test_a_topic_that_is_deleted_and_made_again_while_it_is_read_is_left_a
     await filled(sted, [soknad])
     await sted.transport(other)
     async with running(sted) as (store, follower):
-        await eventually(follower.caught_up.is_set)
+        await until(follower.caught_up.is_set)
         await sted.kafka.admin.delete_topics([topic])
         await sted.kafka.admin.ensure_topics(kommune_topics(sted.number))
-        await eventually(lambda: "laget på nytt" in str(follower.problem()))
+        await until(lambda: "laget på nytt" in str(follower.problem()))
         await sted.kvittering(other)
         third = Soknad()
         await sted.transport(third)  # the other topics are read on
-        await eventually(lambda: _is_known(store, third))
+        await until(lambda: _is_known(store, third))
         assert not (await store.delivered([other.digisos_id]))[other.digisos_id]
     async with running(sted) as (store, follower):
-        await eventually(follower.caught_up.is_set)
+        await until(follower.caught_up.is_set)
         assert f"formidler status godta-emner --topic {topic}" in str(follower.problem())
         code, document = await sted.formidler("godta-emner")
         assert (code, document["kode"]) == (1, "oppsett")  # not while the process has the store
     code, document = await sted.formidler("godta-emner")
     assert (code, [one["topic"] for one in document["godtatt"]]) == (0, [topic])
     async with running(sted) as (store, follower):
-        await eventually(lambda: _is_delivered(store, other))
-        await eventually(lambda: follower.problem() is None)
+        await until(lambda: _is_delivered(store, other))
+        await until(lambda: follower.problem() is None)
     assert await sted.shown(soknad) == "MOTTATT"  # what was known stays known
 
 
@@ -357,9 +349,9 @@ async def test_records_that_were_deleted_before_they_were_read_stop_their_topic_
     ends = await sted.kafka.admin.end_offsets([topic])
     await sted.kafka.admin.delete_records({partition: end for partition, end in ends.items() if end > 0})
     async with running(sted) as (store, follower):
-        await eventually(lambda: "umulig å bygge opp igjen" in str(follower.problem()))
+        await until(lambda: "umulig å bygge opp igjen" in str(follower.problem()))
         assert topic in str(follower.problem())
-        await eventually(lambda: _is_known(store, missed))
+        await until(lambda: _is_known(store, missed))
 
 
 async def _is_known(store: StatusStore, soknad: Soknad) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import until
 from typer.testing import CliRunner
 
 from broker.cli.kafka_access import administrator_access
@@ -44,14 +45,6 @@ def formidler(up: Running, *arguments: str) -> Any:
     result = CliRunner().invoke(app, [*arguments, "--data", str(up.layout.folder), "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.1)  # a set-up of several processes has no event to wait for
 
 
 async def send(up: Running, http: httpx.AsyncClient, seed: int) -> Callable[[], Awaitable[str]]:

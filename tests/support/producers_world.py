@@ -20,6 +20,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import FastAPI
+from patience import until
 
 from broker.issuer import LocalIssuer, issuer_router
 from broker.katalog import Katalog
@@ -72,16 +73,6 @@ def entry_of(certificate: x509.Certificate, use: str) -> Sertifikat:
         gyldig_fra=certificate.not_valid_before_utc,
         gyldig_til=certificate.not_valid_after_utc,
     )
-
-
-async def eventually(condition: Callable[[], Any]) -> None:
-    """Look again until the condition holds; fail at the deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            held = condition()
-            if await held if asyncio.iscoroutine(held) else held:
-                return
-            await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -291,7 +282,7 @@ class Process:
             except httpx.TransportError:
                 return False
 
-        await eventually(ready)
+        await until(ready)
 
     async def send(self, citizen: Citizen, ref: str) -> DigisosId:
         sent = await SoknadClient(self.address, self.http).send(

@@ -9,6 +9,7 @@ from typing import Any, Self
 import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding
+from patience import until
 from structlog.testing import capture_logs
 
 from broker.katalog import Katalog, KatalogFollower, load_katalog
@@ -21,12 +22,6 @@ from schemas.names import Kommunenummer
 from schemas.records import BRUK_KVITTERING, KatalogRecord
 
 OSLO, BERGEN = Kommunenummer("0301"), Kommunenummer("4601")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # the condition is somebody else's state, which has no event
-            await asyncio.sleep(0)
 
 
 def test_entries_are_found_by_number_and_listed_in_order(make_entry: Any) -> None:

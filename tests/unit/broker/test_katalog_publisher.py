@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding
+from patience import until
 from structlog.testing import capture_logs
 
 from broker.katalog import Katalog, load_katalog
@@ -39,12 +40,6 @@ class FakePublisher:
 
     async def warm(self, topics: Iterable[str]) -> None:
         _ = topics
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # the condition is somebody else's state, which has no event
-            await asyncio.sleep(0.005)
 
 
 def break_file(path: Path) -> None:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from patience import until
 from structlog.testing import capture_logs
 
 from broker.routing import hendelse_topic, kvittering_topic
@@ -77,14 +77,6 @@ async def levert(kvitteringer: Kvitteringer, status: str = LEVERT, grad: str = G
     melding_id = MeldingId.new()
     await kvitteringer.issue(Answer(CASE, melding_id, Sha256.of(b"x"), status, grad))
     return melding_id
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.005)
 
 
 async def test_a_later_answer_continues_the_chain_and_is_acknowledged_when_durable(

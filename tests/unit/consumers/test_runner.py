@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from patience import until
 from pydantic import BaseModel
 
 from broker.ports import RebalanceListener
@@ -85,14 +86,6 @@ def runner(
     monkeypatch.setattr(runner, "_subscriber", subscription)
     monkeypatch.setattr("consumers.runner.delay", lambda *_: timedelta())
     return runner
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.002)
 
 
 async def test_a_subscription_that_breaks_begins_again(runner: KommuneRunner, subscription: Flaky) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self
 
 import pytest
+from patience import until
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -168,14 +169,6 @@ async def world(
     yield world
     if world.task is not None:
         await world.stop()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.002)
 
 
 async def test_what_is_read_is_delivered_answered_and_committed(

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import until
 
 from broker.katalog import Katalog
 from broker.record import TopicPartition
@@ -129,14 +130,6 @@ def of(*kommuner: str) -> frozenset[str]:
     return frozenset(topic for knr in kommuner for topic in (kvittering_topic(knr), hendelse_topic(knr)))  # type: ignore[arg-type]  # a plain string will do
 
 
-async def eventually(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[StatusStore]:
     async with StatusStore(tmp_path / "k.sqlite") as opened:
@@ -155,7 +148,7 @@ async def test_nothing_is_read_before_the_katalog_is_there(kit: Any, oslo: Any, 
         assert shell.follower.problem() == "venter på katalogen"
         assert shell.topics.attempts == 0
         shell.ready.set()
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
     assert sorted(shell.topics.names(), key=len) == [CENTRAL, of("0301")]
 
 
@@ -165,7 +158,7 @@ async def test_it_is_ready_when_all_that_was_there_has_been_taken_in(kit: Any, o
     shell.topics.central.put_nowait([log.transport(soknad.transport("AKSEPTERT"))])
     shell.topics.kommuner.put_nowait([log.kvittering(oslo.issue(soknad))])
     async with shell.running():
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
     state = await store.state(soknad.digisos_id)
     assert state is not None
     assert project(state).status == "MOTTATT"
@@ -179,7 +172,7 @@ async def test_reading_goes_on_from_the_stores_offsets_when_reading_has_failed(
     shell.topics.central.put_nowait([log.transport(soknad.transport("AKSEPTERT"))])
     shell.topics.central.put_nowait(BrokerUnavailableError("borte"))
     async with shell.running():
-        await eventually(lambda: shell.topics.names().count(CENTRAL) == 2)
+        await until(lambda: shell.topics.names().count(CENTRAL) == 2)
     assert [offsets for topics, offsets in shell.topics.opened if topics == CENTRAL] == [
         {},
         {TopicPartition(TRANSPORT, 0): 1},
@@ -193,10 +186,10 @@ async def test_while_kafka_is_away_it_is_not_ready_and_nobody_is_blamed(
     shell.ready.set()
     shell.topics.down = True
     async with shell.running():
-        await eventually(lambda: shell.topics.attempts > 3)
+        await until(lambda: shell.topics.attempts > 3)
         assert "Kafka: transport.megler-utilgjengelig" in str(shell.follower._problems)
         shell.topics.down = False
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
     assert sorted(shell.topics.names(), key=len) == [CENTRAL, of("0301", "4601")]
 
 
@@ -206,13 +199,13 @@ async def test_a_new_kommune_is_followed_and_the_others_are_left_alone(
     shell = Shell(kit, store, oslo)
     shell.ready.set()
     async with shell.running():
-        await eventually(lambda: len(shell.topics.opened) == 2)
+        await until(lambda: len(shell.topics.opened) == 2)
         shell.katalog.put(bergen.entry())
         shell.changed.set()
-        await eventually(lambda: len(shell.topics.opened) == 3)
+        await until(lambda: len(shell.topics.opened) == 3)
         shell.katalog.remove(kit.oslo)
         shell.changed.set()
-        await eventually(lambda: not shell.changed.is_set())
+        await until(lambda: not shell.changed.is_set())
     assert shell.topics.names()[2] == of("4601")
     assert len(shell.topics.opened) == 3
 
@@ -225,10 +218,10 @@ async def test_a_kommune_whose_topics_cannot_be_opened_holds_nobody_up(
     shell.ready.set()
     shell.topics.missing = {kvittering_topic(kit.bergen)}
     async with shell.running():
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
         assert set(shell.topics.names()) == {CENTRAL, of("0301"), of("5001")}
         shell.topics.missing = set()
-        await eventually(lambda: of("4601") in shell.topics.names())
+        await until(lambda: of("4601") in shell.topics.names())
 
 
 def test_halves_are_whole_kommuner_and_one_kommune_has_none() -> None:
@@ -254,9 +247,9 @@ async def test_a_store_that_cannot_be_read_is_waited_for_and_shown(
     shell = Shell(kit, store, oslo)
     shell.ready.set()
     async with shell.running():
-        await eventually(lambda: shell.follower.problem() == "lageret: lager")
+        await until(lambda: shell.follower.problem() == "lageret: lager")
         broken.clear()
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
     assert sorted(shell.topics.names(), key=len) == [CENTRAL, of("0301")]
 
 
@@ -267,7 +260,7 @@ async def test_silence_is_known_to_be_silence_when_all_that_lay_there_has_been_t
     shell.ready.set()
     async with shell.running():
         assert await shell.follower.up_to_date([kit.oslo], 0.05) == frozenset()  # nothing is open yet
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
         assert await shell.follower.up_to_date([kit.oslo, kit.bergen], 5) == {kit.oslo}
         shell.topics.central.put_nowait([log.transport(soknad.transport("AKSEPTERT"))])
         assert await shell.follower.up_to_date([kit.oslo], 5) == {kit.oslo}
@@ -278,7 +271,7 @@ async def test_a_broker_that_does_not_answer_is_not_silence(kit: Any, oslo: Any,
     shell = Shell(kit, store, oslo)
     shell.ready.set()
     async with shell.running():
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
         shell.topics.silent = True
         assert await shell.follower.up_to_date([kit.oslo], 5) == frozenset()
 
@@ -295,7 +288,7 @@ async def test_what_has_been_read_and_is_not_stored_yet_is_not_silence(
 
     shell.ready.set()
     async with shell.running():
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
         monkeypatch.setattr(store, "apply", slow)
         shell.topics.kommuner.put_nowait([log.kvittering(oslo.issue(soknad))])
         assert await shell.follower.up_to_date([kit.oslo], 0.1) == frozenset()
@@ -309,13 +302,13 @@ async def test_a_topic_that_was_made_again_while_nobody_looked_is_not_read_and_t
     first = Shell(kit, store, oslo, bergen)
     first.ready.set()
     async with first.running():
-        await eventually(lambda: first.follower.problem() is None)
+        await until(lambda: first.follower.problem() is None)
     shell, wrong = Shell(kit, store, oslo, bergen), kvittering_topic(kit.oslo)
     shell.ready.set()
     shell.topics.ids[wrong] = "en annen"
     async with shell.running():
-        await eventually(lambda: len(shell.topics.opened) == 2)
-        await eventually(shell.follower.caught_up.is_set)
+        await until(lambda: len(shell.topics.opened) == 2)
+        await until(shell.follower.caught_up.is_set)
         assert wrong in str(shell.follower.problem())
         assert f"formidler status godta-emner --topic {wrong}" in str(shell.follower.problem())
         assert await shell.follower.up_to_date([kit.oslo, kit.bergen], 1) == {kit.bergen}
@@ -329,12 +322,12 @@ async def test_a_topic_that_is_made_again_while_it_is_read_is_not_taken_in_any_m
     shell.ready.set()
     wrong, late = kvittering_topic(kit.oslo), log.kvittering(oslo.issue(soknad))
     async with shell.running():
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
         shell.topics.ids[wrong] = "en annen"
-        await eventually(lambda: shell.follower.problem() is not None)
+        await until(lambda: shell.follower.problem() is not None)
         shell.topics.kommuner.put_nowait([late])
         shell.topics.central.put_nowait([log.transport(soknad.transport("AKSEPTERT"))])
-        await eventually(lambda: shell.topics.kommuner.empty() and shell.topics.central.empty())
+        await until(lambda: shell.topics.kommuner.empty() and shell.topics.central.empty())
         async with asyncio.timeout(5):
             while await store.state(soknad.digisos_id) is None:  # noqa: ASYNC110 - the store has no event for each søknad
                 await asyncio.sleep(0.005)
@@ -351,9 +344,9 @@ async def test_a_topic_that_gives_what_came_before_again_was_made_again(
     record = log.kvittering(oslo.issue(soknad))
     async with shell.running():
         shell.topics.kommuner.put_nowait([record])
-        await eventually(lambda: shell.follower.problem() is None)
+        await until(lambda: shell.follower.problem() is None)
         shell.topics.kommuner.put_nowait([record])
-        await eventually(lambda: shell.follower.problem() is not None)
+        await until(lambda: shell.follower.problem() is not None)
         assert "ga post 0 etter at det var lest til 1" in str(shell.follower.problem())
 
 
@@ -367,8 +360,8 @@ async def test_a_topic_that_ends_before_what_was_read_of_it_stops_alone(
     short = TopicPartition(kvittering_topic(kit.oslo), 0)
     shell.topics.ends[short] = 0
     async with shell.running():
-        await eventually(lambda: len(shell.topics.opened) == 2)
-        await eventually(shell.follower.caught_up.is_set)
+        await until(lambda: len(shell.topics.opened) == 2)
+        await until(shell.follower.caught_up.is_set)
         assert short.topic in str(shell.follower.problem())
     assert set(shell.topics.names()) == {CENTRAL, of("0301", "4601") - {short.topic}}
 
@@ -382,7 +375,7 @@ async def test_records_that_are_gone_before_they_were_read_stop_the_topic(
     shell.ready.set()
     shell.topics.first[cut] = 7
     async with shell.running():
-        await eventually(lambda: "umulig å bygge opp igjen" in str(shell.follower.problem()))
+        await until(lambda: "umulig å bygge opp igjen" in str(shell.follower.problem()))
         assert cut.topic in str(shell.follower.problem())
 
 
@@ -407,7 +400,7 @@ async def test_what_is_queued_may_go_out_when_everything_has_been_read_once(
     shell.ready.set()
     shell.topics.down = True
     async with shell.running():
-        await eventually(lambda: shell.topics.attempts > 3)
+        await until(lambda: shell.topics.attempts > 3)
         assert not shell.follower.caught_up.is_set()
         shell.topics.down = False
-        await eventually(shell.follower.caught_up.is_set)
+        await until(shell.follower.caught_up.is_set)

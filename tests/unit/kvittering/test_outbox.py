@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import until
 from structlog.testing import capture_logs
 
 from broker.record import RecordPosition
@@ -50,14 +51,6 @@ class Kafka:
 async def store(tmp_path: Path) -> AsyncIterator[StatusStore]:
     async with StatusStore(tmp_path / "k.sqlite") as opened:
         yield opened
-
-
-async def eventually(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.001)
 
 
 async def accept(kit: Any, store: StatusStore, count: int) -> list[Any]:
@@ -118,8 +111,8 @@ async def test_it_wakes_when_there_is_more_and_tries_again_after_an_outage(
     try:
         (soknad,) = await accept(kit, store, 1)
         stored.set()
-        await eventually(lambda: kafka.taken)
-        await eventually(lambda: publisher.problem() is None)
+        await until(lambda: kafka.taken)
+        await until(lambda: publisher.problem() is None)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

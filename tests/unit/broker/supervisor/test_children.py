@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import until
 from structlog.testing import capture_logs
 
 from broker.runtime import SUPERVISED_ENV
 from broker.supervisor import children
 from broker.supervisor.children import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_AFTER_S, Child, next_pause
 from schemas.errors import ConfigurationError
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # another process' state
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
