@@ -150,8 +150,9 @@ class Omsender:
 
         def still(connection: Connection) -> bool:
             present = kopi_rows.load(connection, kopi.melding_id) or kopi
-            found[:] = [why] if (why := self._unfit(connection, present, order)) is not None else []
-            return not found
+            why = self._unfit(connection, present, order)
+            found[:] = [] if why is None else [why]  # a transaction may be run more than once
+            return why is None
 
         try:
             await self._forsegler.reseal(
