@@ -8,6 +8,8 @@ Rules:
 3. Accepting a topic forgets how far it was read and what it was; the next start remembers it as it is then and reads it from its
    first record. Every fact stays: facts are known by their ids, so what comes again is a repeat. The records of the former topic
    are kept under a name of their own, since the new one uses the same places again.
+4. A topic that is gone may mean that all are, ``fiks.status.v1`` too: every status is published once more, for those who read
+   that topic. Where it was not lost, they have it already.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from broker.routing import STATUS
 from broker.topic_identity import TopicIdentity
-from kvittering.rows import FORMER
+from kvittering.rows import FORMER, QUEUE, queue_row, status_message
+from schemas.codec import decode
+from schemas.records import StatusRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,8 +76,9 @@ def note(connection: Connection, avvik: Mapping[str, str]) -> None:
 
 
 def accept(connection: Connection, topics: Iterable[str]) -> None:
-    """Let go of what these topics were, and of how far they were read (rule 3)."""
-    for topic in topics:
+    """Let go of what these topics were, and of how far they were read (rule 3), and publish all statuses again (rule 4)."""
+    gone = list(topics)
+    for topic in gone:
         former = connection.execute(
             "SELECT COUNT(DISTINCT topic) FROM innkommet WHERE topic >= ? AND topic < ?",
             (topic + FORMER, topic + _AFTER_FORMER),
@@ -80,3 +86,12 @@ def accept(connection: Connection, topics: Iterable[str]) -> None:
         connection.execute("UPDATE innkommet SET topic = ? WHERE topic = ?", (f"{topic}{FORMER}{former + 1}", topic))
         connection.execute("DELETE FROM posisjon WHERE topic = ?", (topic,))
         connection.execute("DELETE FROM emne WHERE topic = ?", (topic,))
+    if gone:
+        _queue_statuses(connection)
+
+
+def _queue_statuses(connection: Connection) -> None:
+    connection.execute("DELETE FROM utboks WHERE topic = ? AND satt_til_side IS NULL", (STATUS,))
+    rows = connection.execute("SELECT sist_status FROM soknad WHERE sist_status IS NOT NULL ORDER BY digisos_id")
+    values = [bytes(row[0]) for row in rows.fetchall()]
+    connection.executemany(QUEUE, (queue_row(status_message(decode(StatusRecord, value), value)) for value in values))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from evidence import Link, check_chain, read_link
+from witness import A_LIFE
 
 from schemas.codec import decode
 from schemas.errors import MeldingsformidlerError
@@ -68,6 +69,7 @@ class _Topics:
     transport: dict[str, list[tuple[Raw, TransportRecord]]] = field(default_factory=lambda: defaultdict(list))
     letters: list[DeadLetterRecord] = field(default_factory=list[DeadLetterRecord])
     status: dict[str, StatusRecord] = field(default_factory=dict[str, StatusRecord])
+    life: int = 0
     central_letters: list[DeadLetterRecord] = field(default_factory=list[DeadLetterRecord])
     bad_links: list[tuple[Raw, str]] = field(default_factory=list[tuple["Raw", str]])
 
@@ -108,6 +110,9 @@ class Checker:
 
 
 def _take(topics: _Topics, raw: Raw, observed: Observed) -> None:
+    if raw.offset // A_LIFE > topics.life:  # whoever reads the statuses now has only what is on their topic now
+        topics.life = raw.offset // A_LIFE
+        topics.status.clear()
     if raw.topic == TRANSPORT:
         record = decode(TransportRecord, raw.value)
         topics.transport[str(record.melding_id)].append((raw, record))

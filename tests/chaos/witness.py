@@ -25,7 +25,7 @@ READ_WITHIN_S: Final = 30.0
 _ABOUT: Final = frozenset({"leveranse.json", "svar.json", "FERDIG"})
 """What a fagsystem keeps beside the citizen's own files."""
 _BATCH: Final = 500
-_A_LIFE: Final = 1_000_000_000
+A_LIFE: Final = 1_000_000_000
 """Added to offsets for each time that the topics were made anew, so that later records are behind earlier ones."""
 
 
@@ -226,7 +226,7 @@ class TopicReader:
                 self.records.append(
                     Raw(
                         *place,
-                        int(message.offset() or 0) + self._lives * _A_LIFE,
+                        int(message.offset() or 0) + self._lives * A_LIFE,
                         int(message.timestamp()[1]),
                         bytes(message.key() or b""),
                         message.value(),

@@ -12,7 +12,7 @@ from kvittering.emner import Emne
 from kvittering.projection import project
 from kvittering.store import StatusStore
 from schemas.codec import decode
-from schemas.records import DeadLetterRecord
+from schemas.records import DeadLetterRecord, StatusRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,3 +77,28 @@ async def test_a_fact_that_waited_on_a_former_topic_has_its_own_dead_letter_thou
         if one.outgoing.topic == KVITTERING_DLQ
     ]
     assert (letter.opprinnelig.topic, letter.opprinnelig.verdi) == (foreign.topic, foreign.value)
+
+
+async def test_every_status_is_published_again_since_its_topic_may_be_gone_too(
+    kit: Any, oslo: Any, store: StatusStore
+) -> None:
+    log, soknader = kit.log(), [kit.soknad() for _ in range(3)]
+    for soknad in soknader:
+        await store.apply([kit.read(log.transport(soknad.transport("AKSEPTERT")))], kit.now)
+    await store.published([one.nr for one in await store.pending(100)])
+    await store.apply([kit.read(log.kvittering(oslo.issue(soknader[0])), oslo)], kit.now)
+    await store.write(lambda connection: emner.accept(connection, [TRANSPORT]))
+    queued = [decode(StatusRecord, one.outgoing.value) for one in await store.pending(100)]
+    assert {one.digisos_id: one.status for one in queued} == {
+        soknader[0].digisos_id: "MOTTATT",
+        soknader[1].digisos_id: "AKSEPTERT",
+        soknader[2].digisos_id: "AKSEPTERT",
+    }
+    assert len(queued) == 3
+
+
+async def test_accepting_nothing_publishes_nothing(kit: Any, store: StatusStore) -> None:
+    await store.apply([kit.read(kit.log().transport(kit.soknad().transport("AKSEPTERT")))], kit.now)
+    await store.published([one.nr for one in await store.pending(100)])
+    await store.write(lambda connection: emner.accept(connection, []))
+    assert await store.pending(100) == []
