@@ -29,6 +29,7 @@ from broker.catch_up import read_until_caught_up
 from broker.log import get_logger
 from broker.record import TopicPartition
 from broker.routing import TRANSPORT
+from producers import metrics
 from producers.outbox_rows import to_ms
 from schemas.codec import decode
 from schemas.errors import BrokerUnavailableError, ConfigurationError, ContractError, StoreError
@@ -194,6 +195,7 @@ class Register:
         for start in range(0, len(digests), _TOGETHER):
             some = {sha256: unknown[sha256] for sha256 in digests[start : start + _TOGETHER]}
             found += await self._database.write(partial(_give_packages, packages=some))
+        metrics.PACKAGES_UNKNOWN.set(len(unknown) - found)
         return found
 
     async def _follow(self) -> None:

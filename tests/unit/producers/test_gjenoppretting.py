@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from prometheus_client import REGISTRY
 
 from broker.record import Incoming, TopicPartition
 from broker.sql.sqlite import SqliteDatabase
+from producers import metrics
 from producers.database import MIGRATIONS
 from producers.gjenoppretting import Progress, Register, State
 from producers.outbox import Outbox
@@ -206,8 +208,10 @@ async def test_a_large_package_that_nothing_referred_to_is_found_again_by_its_di
     await send(world, make_sending, "stor", sizes=(1_000_000, 3000, 2500))
     topic.add(*await aksepterts(world))
     register = Register(backup, topic.open, lambda: None)
+    metrics.PACKAGES_UNKNOWN.set(1)
     steps = [step async for step in register.restore(Packages(world.dokumentlager), ())]
     assert (steps[-1].restored, steps[-1].packages) == (2, 1)
+    assert REGISTRY.get_sample_value("fiks_packages_unknown") == 0
     assert await Outbox(backup).packages() == await world.outbox.packages()
     (package,) = await world.outbox.packages()
     assert await Outbox(backup).package(package) == await world.outbox.package(package)
