@@ -112,12 +112,13 @@ class ProcessClock:
             self._behind = None
             self._last = now
             return now
-        if self._behind is None and self._last - now <= TOLERANCE:
+        behind = self._behind  # another thread may see the machine catch up meanwhile
+        if behind is None and self._last - now <= TOLERANCE:
             return self._last
-        if self._behind is None:
-            self._behind = self._last, self._monotonic()
+        if behind is None:
+            behind = self._behind = self._last, self._monotonic()
             get_logger().critical("clock_went_back", alder_s=round((self._last - now).total_seconds()))
-        since, began = self._behind
+        since, began = behind
         self._last = max(self._last, since + timedelta(seconds=self._monotonic() - began))
         return self._last
 
@@ -168,5 +169,6 @@ def check_time(newest: datetime | None, now: datetime) -> None:
     """
     if newest is not None and newest - now > STORED_AHEAD:
         raise ConfigurationError(
-            f"klokken er {timestamp(now)}, men lageret har noe fra {timestamp(newest)}: rett maskinens klokke, og start igjen"
+            f"klokken er {timestamp(now)}, men lageret har noe fra {timestamp(newest)}: rett maskinens klokke (i et lokalt"
+            " oppsett: legg tilbake klokke.json), og start igjen"
         )

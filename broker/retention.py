@@ -6,7 +6,7 @@ Rules:
    but lies in a segment that is still open, or is over age only by a local set-up's virtual time, is deleted by
    ``formidler oppbevaring kjor``, which ``formidler up`` also does by itself.
 2. A record is as old as the younger of two times: when Kafka appended it, and what its sender says (``ce_time``). So nobody
-   makes a record old by a false time, and a record from virtual time is not deleted early.
+   makes a record old by a false time, or young by one that lies ahead, and a record from virtual time is not deleted early.
 3. Only from the beginning of a partition: what lies behind a record that is kept is kept.
 4. Compacted topics, and those that are kept for ever, are never touched: there a tombstone removes a key.
 """
@@ -55,10 +55,11 @@ class RetentionSettings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """What is older than ``before`` may go from ``topic``."""
+    """What is older than ``before`` may go from ``topic``; ``now`` is the time that this was asked at."""
 
     topic: str
     before: datetime
+    now: datetime
 
 
 def cutoffs(specs: Iterable[TopicSpec], now: datetime) -> tuple[Cutoff, ...]:
@@ -67,17 +68,18 @@ def cutoffs(specs: Iterable[TopicSpec], now: datetime) -> tuple[Cutoff, ...]:
     for spec in specs:
         milliseconds = int(spec.config.get("retention.ms", "-1"))
         if milliseconds >= 0 and spec.config.get("cleanup.policy") == "delete":
-            found.append(Cutoff(spec.name, now - timedelta(milliseconds=milliseconds)))
+            found.append(Cutoff(spec.name, now - timedelta(milliseconds=milliseconds), now))
     return tuple(found)
 
 
-def own_time(record: Incoming) -> datetime:
-    """Return how old ``record`` is at most (rule 2), as aware UTC."""
+def own_time(record: Incoming, now: datetime) -> datetime:
+    """Return when ``record`` was made, at the latest (rule 2), as aware UTC. A stated time that lies ahead counts for nothing."""
     appended = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     said = header(record.headers, "ce_time")
     if said is None:
         return appended
     try:
-        return max(appended, _MOMENT.validate_python(said.decode("ascii")).astimezone(UTC))
+        stated = _MOMENT.validate_python(said.decode("ascii")).astimezone(UTC)
     except (ValidationError, UnicodeDecodeError, OverflowError):
         return appended
+    return max(appended, stated) if stated <= now else appended

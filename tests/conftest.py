@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from schemas.errors import MeldingsformidlerError
@@ -155,6 +156,15 @@ def leak_guard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     guard.search_files(tmp_path_factory.getbasetemp())
     if guard.findings:
         pytest.fail("personal data left behind:\n" + "\n".join(sorted(set(guard.findings))), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Leave no test with the logging that another one set up."""
+    before = structlog.get_config()
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from broker.cli.output import EXIT_REFUSED, EXIT_UNREACHABLE, complain
-from broker.log import configure_logging
 from schemas.errors import FagsystemUnavailableError, MeldingsformidlerError, TransportError
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 GROUP: Final = "meldingsformidler.commands"
 _UNREACHABLE: Final = (TransportError, FagsystemUnavailableError)
+_AS_PROGRAM: Final = object()
+"""Says that ``formidler`` runs as a program of its own, whose logging is ours to set up."""
 
 
 class Formidler(TyperGroup):
@@ -43,8 +44,18 @@ class Formidler(TyperGroup):
         _ = ctx
         for point in entry_points(group=GROUP):
             if point.name == cmd_name:
-                return _as_command(point.load(), cmd_name)
+                command = _as_command(point.load(), cmd_name)
+                _tell_errors_only(ctx)
+                return command
         return None
+
+
+def _tell_errors_only(ctx: typer.Context) -> None:
+    """Let a command that has brought a logger with it log errors alone, to standard error: what it writes is its answer."""
+    if ctx.obj is _AS_PROGRAM and "structlog" in sys.modules:
+        from broker.log import configure_logging  # noqa: PLC0415 - most commands have no logger, and need not wait for one
+
+        configure_logging("formidler", stream=sys.stderr, level=logging.ERROR)
 
 
 def _as_command(offered: object, name: str) -> Any:
@@ -87,9 +98,8 @@ def root(
 
 def main() -> None:
     """Run ``formidler`` and exit; what is logged on the way goes to standard error, and only when it is an error."""
-    configure_logging("formidler", stream=sys.stderr, level=logging.ERROR)
     try:
-        app(prog_name="formidler")
+        app(prog_name="formidler", obj=_AS_PROGRAM)
     except MeldingsformidlerError as error:
         complain(str(error), code=error.code)
         sys.exit(EXIT_UNREACHABLE if isinstance(error, _UNREACHABLE) else EXIT_REFUSED)

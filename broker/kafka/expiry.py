@@ -19,7 +19,6 @@ from broker.retention import own_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from datetime import datetime
 
     from broker.kafka.admin import KafkaAdmin
     from broker.kafka.settings import KafkaSettings
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 TOPICS_AT_A_TIME: Final = 100
 POLL_MS: Final = 500
+READ_WITHIN_S: Final = 120.0
+"""For some topics' beginnings; Kafka that goes away meanwhile is no reason to ask for ever."""
 
 
 async def expired(settings: KafkaSettings, cutoffs: Sequence[Cutoff]) -> AsyncIterator[dict[TopicPartition, int]]:
@@ -74,9 +75,9 @@ async def delete_expired(settings: KafkaSettings, admin: KafkaAdmin, cutoffs: Se
 
 
 async def _expired(settings: KafkaSettings, cutoffs: Sequence[Cutoff]) -> dict[TopicPartition, int]:
-    before = {cutoff.topic: cutoff.before for cutoff in cutoffs}
+    by_topic = {cutoff.topic: cutoff for cutoff in cutoffs}
     consumer = AIOKafkaConsumer(
-        *before,
+        *by_topic,
         **settings.connection(),
         client_id="oppbevaring",
         enable_auto_commit=False,
@@ -84,22 +85,24 @@ async def _expired(settings: KafkaSettings, cutoffs: Sequence[Cutoff]) -> dict[T
         request_timeout_ms=settings.request_timeout_ms,
     )
     with mapped():
-        async with asyncio.timeout(settings.request_timeout_ms / 1000):
-            await consumer.start()
         try:
-            return await _read_heads(consumer, before)
+            async with asyncio.timeout(settings.request_timeout_ms / 1000):
+                await consumer.start()
+            async with asyncio.timeout(READ_WITHIN_S):
+                return await _read_heads(consumer, by_topic)
         finally:
             await consumer.stop()
 
 
-async def _read_heads(consumer: AIOKafkaConsumer, before: dict[str, datetime]) -> dict[TopicPartition, int]:
+async def _read_heads(consumer: AIOKafkaConsumer, cutoffs: dict[str, Cutoff]) -> dict[TopicPartition, int]:
     starts = await consumer.beginning_offsets(consumer.assignment())
     ends = await consumer.end_offsets(consumer.assignment())
     looking = {partition for partition, end in ends.items() if end > starts[partition]}
     kept: dict[AioPartition, int] = {}
     while looking:
         for partition, records in (await consumer.getmany(*looking, timeout_ms=POLL_MS)).items():
-            first = next((r.offset for r in records if own_time(incoming(r)) >= before[partition.topic]), None)
+            cutoff = cutoffs[partition.topic]
+            first = next((r.offset for r in records if own_time(incoming(r), cutoff.now) >= cutoff.before), None)
             if first is not None:
                 kept[partition] = first
                 looking.discard(partition)

@@ -34,6 +34,7 @@ TRIED_BY = {
 OF_A_FILE_ALONE = {
     "consumers/test_dedup.py::test_a_file_that_is_no_database_is_refused": "it is about a file",
     "kvittering/test_fristlager.py::test_the_lists_that_are_read_each_second_use_an_index": "asks for SQLite's own plan",
+    "kvittering/test_store.py::test_a_second_process_is_refused_the_file_of_the_first_and_may_read_it": "about a file",
     "kvittering/test_store.py::test_the_file_is_its_owners_alone": "it is about a file",
     "producers/test_avsenderkopi.py::test_a_destroyed_key_is_in_no_file_of_the_database": "a server scrubs in its own time",
     "producers/test_kvittering_follower.py::test_its_key_is_in_no_file_of_the_database_soon_after": "as above",

@@ -212,6 +212,8 @@ async def test_an_expired_soknad_is_a_dead_letter_and_what_was_handed_over_in_ti
         expired = {"gyldig_til": late.innsendt}
         await world.send(in_time.model_copy(update=expired), late.model_copy(update=expired))
         claims = await world.kvitteringer(3)
+        while {in_time.melding_id, late.melding_id} - {one.melding_id for one in claims[1:]}:
+            claims = await world.kvitteringer(len(claims) + 1)  # an answer may be repeated more than once
     said = {one.melding_id: one for one in claims[1:]}
     assert said[in_time.melding_id] == original
     assert (said[late.melding_id].status, said[late.melding_id].kode) == ("AVVIST", "levering.utlopt")

@@ -23,7 +23,7 @@ from broker.routing import soknad_topic
 from broker.web import Health, serve
 from schemas.codec import encode
 from schemas.records import RECORD_TYPES, Record
-from schemas.registry import SCHEMAS
+from schemas.registry import SCHEMAS, latest, versions
 
 if TYPE_CHECKING:
     from broker.kafka.settings import KafkaSettings
@@ -70,9 +70,12 @@ async def test_confluents_client_finds_every_schema(registry: SchemaRegistryClie
         assert registry.get_subjects() == sorted({schema.subject for schema in SCHEMAS})
         for schema in SCHEMAS:
             assert registry.get_schema(schema.id).schema_str == schema.text
-            latest = registry.get_latest_version(schema.subject)
-            assert (latest.schema_id, latest.version) == (schema.id, schema.version)
-            assert registry.get_versions(schema.subject) == [1]
+            one = registry.get_version(schema.subject, schema.version)
+            assert (one.schema_id, one.version) == (schema.id, schema.version)
+        for kind in RECORD_TYPES:
+            newest = registry.get_latest_version(latest(kind).subject)
+            assert (newest.schema_id, newest.version) == (latest(kind).id, latest(kind).version)
+            assert registry.get_versions(latest(kind).subject) == [schema.version for schema in versions(kind)]
         assert registry.get_compatibility() == "FULL_TRANSITIVE"
 
     await asyncio.to_thread(look)

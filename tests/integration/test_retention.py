@@ -36,7 +36,9 @@ async def test_what_is_over_age_is_deleted_and_nothing_behind_the_first_that_is_
     virtual_now = NOW + timedelta(days=1000)
     kept_from = virtual_now - timedelta(days=90)
 
-    gone = await delete_expired(kafka.admin_settings, kafka.admin, [Cutoff(topic, kept_from), Cutoff(other, kept_from)])
+    gone = await delete_expired(
+        kafka.admin_settings, kafka.admin, [Cutoff(one, kept_from, virtual_now) for one in (topic, other)]
+    )
 
     assert gone == {topic: 2}
     assert (await kafka.admin.start_offsets([topic]))[TopicPartition(topic, 0)] == 2
@@ -50,7 +52,7 @@ async def test_a_partition_where_everything_is_over_age_is_emptied_once(kafka: K
     publisher = await kafka.publisher()
     for _ in range(3):
         await publisher.publish(aged(topic, timedelta(days=200)))
-    cutoff = [Cutoff(topic, NOW + timedelta(days=1000))]
+    cutoff = [Cutoff(topic, NOW + timedelta(days=1000), NOW + timedelta(days=1000))]
     assert await delete_expired(kafka.admin_settings, kafka.admin, cutoff) == {topic: 3}
     assert [found async for found in expired(kafka.admin_settings, cutoff)] == []
 
@@ -59,5 +61,5 @@ async def test_young_records_and_empty_topics_are_left_alone(kafka: KafkaHelp) -
     knr = await kafka.new_kommune()
     publisher = await kafka.publisher()
     await publisher.publish(aged(soknad_topic(knr), timedelta()))
-    cutoffs = [Cutoff(soknad_topic(knr), NOW), Cutoff(kvittering_topic(knr), NOW)]
+    cutoffs = [Cutoff(topic(knr), NOW, NOW) for topic in (soknad_topic, kvittering_topic)]
     assert await delete_expired(kafka.admin_settings, kafka.admin, cutoffs) == {}

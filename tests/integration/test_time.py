@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +14,8 @@ from typing import Any
 import httpx
 import pytest
 from patience import until
-from typer.testing import CliRunner
 
 from broker.cli.kafka_access import administrator_access
-from broker.cli.main import app
 from broker.kafka.admin import KafkaAdmin
 from broker.process_clock import ProcessClock
 from broker.routing import soknad_topic
@@ -42,9 +42,10 @@ async def up(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 def formidler(up: Running, *arguments: str) -> Any:
-    result = CliRunner().invoke(app, [*arguments, "--data", str(up.layout.folder), "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.output)
+    command = [sys.executable, "-m", "broker.cli", *arguments, "--data", str(up.layout.folder), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    return json.loads(result.stdout)
 
 
 async def send(up: Running, http: httpx.AsyncClient, seed: int) -> Callable[[], Awaitable[str]]:

@@ -125,7 +125,13 @@ def records() -> dict[str, Record]:
             partisjoner=4,
             sertifikater=(
                 Sertifikat(
-                    nokkel_id=KEY_ID, bruk="KRYPTERING", pem="PEM", gyldig_fra=NOW, gyldig_til=NOW, tilbakekalt=NOW
+                    nokkel_id=KEY_ID,
+                    bruk="KRYPTERING",
+                    pem="PEM",
+                    gyldig_fra=NOW,
+                    gyldig_til=NOW,
+                    tilbakekalt=NOW,
+                    konnektor="acme-for",
                 ),
             ),
             enheter=(Enhet(enhetsnummer=Enhetsnummer("0312"), navn="NAV Frogner"),),
