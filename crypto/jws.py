@@ -38,9 +38,7 @@ _PARTS = 3
 _ES256 = ec.ECDSA(hashes.SHA256())
 
 
-def sign_jws(
-    payload: bytes, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, *, typ: str = TYPE
-) -> str:
+def sign_jws(payload: bytes, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, *, typ: str = TYPE) -> str:
     """Return the compact JWS of ``payload``.
 
     Args:

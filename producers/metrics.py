@@ -47,8 +47,12 @@ MELDINGER_SENT_AGAIN: Final = Counter(
     "fiks_meldinger_sent_again_total", "Meldinger put in the outbox again from the sender's copies."
 )
 ESCALATIONS: Final = Counter(
-    "fiks_escalations_total", "Messages that another channel was asked to take, by channel and outcome.", ["kanal", "resultat"]
+    "fiks_escalations_total",
+    "Messages that another channel was asked to take, by channel and outcome.",
+    ["kanal", "resultat"],
 )
 CHANNEL_OPEN: Final = Gauge(
-    "fiks_channel_messages_open", "Messages that lie in a channel and are not closed: letters to print, for one.", ["kanal"]
+    "fiks_channel_messages_open",
+    "Messages that lie in a channel and are not closed: letters to print, for one.",
+    ["kanal"],
 )
