@@ -50,9 +50,9 @@ class Formidler(TyperGroup):
         return None
 
 
-def _tell_errors_only(ctx: typer.Context) -> None:
+def _tell_errors_only(ctx: typer.Context | None) -> None:
     """Let a command that has brought a logger with it log errors alone, to standard error: what it writes is its answer."""
-    if ctx.obj is _AS_PROGRAM and "structlog" in sys.modules:
+    if ctx is not None and ctx.obj is _AS_PROGRAM and "structlog" in sys.modules:
         from broker.log import configure_logging  # noqa: PLC0415 - most commands have no logger, and need not wait for one
 
         configure_logging("formidler", stream=sys.stderr, level=logging.ERROR)

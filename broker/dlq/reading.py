@@ -143,7 +143,7 @@ async def _read_answers(
     return answers
 
 
-def answered(record: Incoming, katalog: Katalog, meldinger: Container[_Asked]) -> _Asked | None:
+def answered(record: Incoming, katalog: Katalog, meldinger: Container[object]) -> _Asked | None:
     """Return the melding of the topic's own kommune that a kvittering answers for, if it is one of ``meldinger``."""
     kommunenummer = parse_topic(record.topic).kommunenummer
     try:
@@ -153,8 +153,9 @@ def answered(record: Incoming, katalog: Katalog, meldinger: Container[_Asked]) -
         claims = KvitteringClaims.from_json(verify_jws(kvittering.jws, katalog.signers(kommunenummer))[0])
     except (ContractError, SignatureError):
         return None  # who follows the status says so aloud
-    asked = None if claims.melding_id is None else (kommunenummer, claims.melding_id)
-    return asked if asked in meldinger and is_answer(claims) else None
+    if claims.melding_id is None or (kommunenummer, claims.melding_id) not in meldinger or not is_answer(claims):
+        return None
+    return kommunenummer, claims.melding_id
 
 
 def is_answer(claims: KvitteringClaims) -> bool:
