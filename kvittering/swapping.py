@@ -57,6 +57,9 @@ def check_swappable(running: str, new: str) -> None:
 def swap(running: Path, new: Path, now: datetime) -> Path | None:
     """Put ``new`` in the place of ``running``; return where the former store lies now, None if there was none.
 
+    At every moment there is a store to start with. The log of the former one goes before the new one comes, or SQLite would read it
+    into that; a crash just then leaves a store that is a little older, and reads on from where it was.
+
     Args:
         running: The running store's file; it may be missing.
         new: The rebuilt one, closed in good order.
@@ -74,8 +77,10 @@ def swap(running: Path, new: Path, now: datetime) -> Path | None:
             for end in _BESIDE[:-1]:  # the lock is ours, and stays
                 held = running.with_name(running.name + end)
                 if held.exists():
-                    held.rename(former.with_name(former.name + end))
-        new.rename(running)
+                    os.link(held, former.with_name(former.name + end))
+            for end in _BESIDE[1:-1]:
+                running.with_name(running.name + end).unlink(missing_ok=True)
+        new.replace(running)
         new.with_name(f"{new.name}.lock").unlink(missing_ok=True)
         _sync(running.parent)
         return former

@@ -40,6 +40,23 @@ async def test_the_new_store_takes_the_place_of_the_old_one_which_is_kept(kit: A
     assert not new.exists()
 
 
+async def test_a_crash_in_the_middle_leaves_a_store_to_start_with(
+    kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = tmp_path / "kvittering.sqlite"
+    new = swapping.beside(str(running))
+    old_one, _ = await fill(running, kit), await fill(new, kit)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            swapping.swap(running, new, NOW)
+    assert await knows(running, old_one)
+
+
 async def test_a_store_that_a_process_has_open_stays_where_it_is(kit: Any, tmp_path: Path) -> None:
     running, new = tmp_path / "kvittering.sqlite", tmp_path / "ny.sqlite"
     await fill(new, kit)
