@@ -57,8 +57,8 @@ def check_swappable(running: str, new: str) -> None:
 def swap(running: Path, new: Path, now: datetime) -> Path | None:
     """Put ``new`` in the place of ``running``; return where the former store lies now, None if there was none.
 
-    At every moment there is a store to start with. The log of the former one goes before the new one comes, or SQLite would read it
-    into that; a crash just then leaves a store that is a little older, and reads on from where it was.
+    At every moment there is a store to start with. The log of the former one goes before the new one comes, or SQLite would
+    read it into that; a crash just then leaves a store that is a little older, and reads on from where it was.
 
     Args:
         running: The running store's file; it may be missing.
