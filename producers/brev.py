@@ -31,6 +31,8 @@ MAX_COUNTED_BYTES: Final = 32 * 1024 * 1024
 _LAST_OF_LATIN_1: Final = 0xFF
 _MARGIN_MM: Final = 20
 _FONT: Final = "Helvetica"
+_SOKNAD: Final = "Søknad om økonomisk sosialhjelp"
+_ETTERSENDELSE: Final = "Ettersendelse til søknad om økonomisk sosialhjelp"
 _ORIENTATION: Final = 0x0112
 """EXIF's tag for how a camera was held; 1 is upright."""
 _FOLDED: Final = str.maketrans(
@@ -62,6 +64,7 @@ class Forside:
         mottaker: Lines of the address.
         kontor: The NAV office, when it is known.
         nodhjelp: Whether the søknad is about emergency help.
+        ettersendelse: Whether it is what was sent after a søknad, and no søknad.
         referanser: Name and id, in order.
         innsendt: When the citizen sent it; aware UTC.
         skrevet: When the letter is made; aware UTC.
@@ -71,6 +74,7 @@ class Forside:
     mottaker: Sequence[str]
     kontor: str | None
     nodhjelp: bool
+    ettersendelse: bool
     referanser: Sequence[tuple[str, str]]
     innsendt: datetime
     skrevet: datetime
@@ -82,16 +86,17 @@ def cover_letter(forside: Forside) -> bytes:
     pdf = _new_pdf(forside.skrevet)
     pdf.add_page()
     _address(pdf, forside)
-    _line(pdf, "Søknad om økonomisk sosialhjelp", size=16, style="B", space=4)
+    _line(pdf, _ETTERSENDELSE if forside.ettersendelse else _SOKNAD, size=16, style="B", space=4)
     if forside.nodhjelp:
         pdf.set_font(_FONT, "B", 16)
         pdf.cell(0, 12, _latin("NØDHJELP - må behandles straks"), border=1, align="C", new_x="LMARGIN", new_y="NEXT")
         pdf.ln(4)
     _line(pdf, f"Sendt av søkeren {_date(forside.innsendt)}. Skrevet ut {_date(forside.skrevet)}.", space=2)
+    what, same = ("Ettersendelsen", "ettersendelsen") if forside.ettersendelse else ("Søknaden", "søknaden")
     _paragraph(
         pdf,
-        "Søknaden ble sendt digitalt, men kommunens fagsystem har ikke bekreftet innen fristen at den er mottatt. Den sendes "
-        "derfor på papir. Er den allerede registrert, er dette den samme søknaden; referansene under viser hvilken.",
+        f"{what} ble sendt digitalt, men kommunens fagsystem har ikke bekreftet innen fristen at den er mottatt. Den sendes "
+        f"derfor på papir. Er den allerede registrert, er dette den samme {same}; referansene under viser hvilken.",
     )
     for name, value in forside.referanser:
         _line(pdf, f"{name}: {value}")

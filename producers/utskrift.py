@@ -40,7 +40,7 @@ from broker.krasj import crash_point
 from producers.brev import JPEG, PDF, PNG, Forside, Vedlegg, cover_letter, page_count, picture_page
 from schemas.errors import ChannelUnavailableError, DamagedFileError
 from schemas.names import MeldingId
-from schemas.records import KANAL_PRINT
+from schemas.records import ETTERSENDELSE, KANAL_PRINT
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -214,6 +214,7 @@ def _cover(kopi: Kopi, entry: KatalogRecord, sheets: list[_Sheet], now: datetime
             mottaker=entry.postadresse or (f"{entry.navn} kommune",),
             kontor=office,
             nodhjelp=record.hastegrad == "NODHJELP",
+            ettersendelse=record.type == ETTERSENDELSE,
             referanser=(
                 ("Søknadens id (digisosId)", record.digisos_id),
                 ("Meldingens id", record.melding_id),

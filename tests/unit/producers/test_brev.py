@@ -21,6 +21,7 @@ FORSIDE = Forside(
     mottaker=("Guovdageaidnu kommune", "Bredbuktnesveien 6", "9520 Guovdageaidnu"),
     kontor="NAV Kautokeino",
     nodhjelp=False,
+    ettersendelse=False,
     referanser=(("Søknadens id", "3fa85f64"), ("Avsenderens referanse", "nav-1")),
     innsendt=datetime(2026, 11, 23, 12, 0, tzinfo=UTC),
     skrevet=NOW,
@@ -144,3 +145,12 @@ def test_no_bytes_stop_the_counting_of_pages(data: bytes) -> None:
 )
 def test_times_are_norwegian(utc: str, norwegian: str) -> None:
     assert norwegian_time(datetime.fromisoformat(utc).replace(tzinfo=UTC)) == datetime.fromisoformat(norwegian)
+
+
+def test_an_ettersendelse_is_not_called_a_soknad() -> None:
+    first, later = text_of(cover_letter(FORSIDE)), text_of(cover_letter(replace(FORSIDE, ettersendelse=True)))
+    assert "Søknad om økonomisk sosialhjelp" in first
+    assert "Ettersendelse til søknad om økonomisk sosialhjelp" in later
+    assert "Søknaden ble sendt digitalt" not in later
+    assert "den samme søknaden" not in later
+    assert "Ettersendelsen ble sendt digitalt" in later

@@ -104,6 +104,14 @@ async def test_nobody_else_on_the_machine_may_read_it(sent: Any, channel: Utskri
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
 
 
+async def test_the_cover_of_an_ettersendelse_says_that_it_is_one(sent: Any, channel: Utskrift, world: Any) -> None:
+    kopi, entry = sent
+    record = kopi.record.model_copy(update={"type": "ETTERSENDELSE"})
+    kopi = type(kopi)(**{name: getattr(kopi, name) for name in kopi.__slots__} | {"record": record})
+    await channel.send(kopi, Files(), entry, world.now)
+    assert "Ettersendelse til søknad" in text_of(channel.folder / "ko" / kopi.melding_id / "00-forside.pdf")
+
+
 async def test_the_address_the_office_and_emergency_help_are_on_the_cover(
     sent: Any, channel: Utskrift, world: Any
 ) -> None:
