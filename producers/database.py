@@ -19,5 +19,6 @@ MIGRATIONS: Final = (
     eskalering_rows.MIGRATION,
     eskalering_rows.EXPIRY_MIGRATION,
     recall_rows.MIGRATION,
+    eskalering_rows.ENDED_MIGRATION,
 )
 """SQL scripts in order of arrival; only ever added to."""

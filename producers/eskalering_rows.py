@@ -50,6 +50,14 @@ EXPIRY_MIGRATION: Final = """
 """
 """When a queued søknad's receiver may no longer begin; null for everything else in the outbox."""
 
+ENDED_MIGRATION: Final = """
+    CREATE TABLE eskalering_avsluttet (
+        melding_id   TEXT PRIMARY KEY,
+        tidspunkt_ms INTEGER NOT NULL
+    ) STRICT;
+"""
+"""What a person ended, whether or not a channel was to have it then: a withdrawal may be read after it."""
+
 AT_A_TIME: Final = 100
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMNS: Final = (
@@ -103,7 +111,10 @@ class Expired:
 def insert(
     connection: Connection, event: TransportRecord | Eskalering | Expired, fra_kanal: str, now: datetime
 ) -> bool:
-    """Note that a message was withdrawn from a channel; return False when that was noted before."""
+    """Note that a message was withdrawn from a channel; return False when that was noted before, or a person ended it."""
+    ended = connection.execute("SELECT 1 FROM eskalering_avsluttet WHERE melding_id = ?", (event.melding_id,))
+    if ended.fetchone() is not None:
+        return False
     done = connection.execute(
         "INSERT INTO eskalering"
         " (melding_id, fra_kanal, digisos_id, kommunenummer, nav_ekstern_ref_id, tilstand, forsok, neste_ms)"
@@ -122,7 +133,14 @@ def insert(
 
 
 def end(connection: Connection, melding_id: MeldingId, now: datetime) -> None:
-    """Note that a person ended a message: it is to be taken out of the channel that has it, or got it before a crash."""
+    """Note that a person ended a message, for what is read after it too.
+
+    It is to be taken out of the channel that has it, or got it before a crash.
+    """
+    connection.execute(
+        "INSERT INTO eskalering_avsluttet (melding_id, tidspunkt_ms) VALUES (?, ?) ON CONFLICT (melding_id) DO NOTHING",
+        (melding_id, to_ms(now)),
+    )
     connection.execute(
         "UPDATE eskalering SET tilstand = ?, neste_ms = ? WHERE melding_id = ? AND tilstand IN (?, ?, ?)",
         (Tilstand.TILBAKE, to_ms(now), melding_id, Tilstand.VENTER, Tilstand.INGEN_KANAL, Tilstand.SENDT),

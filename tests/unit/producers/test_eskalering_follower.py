@@ -108,3 +108,21 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
     assert len(await world.database.read(lambda c: rows.due(c, Tilstand.VENTER, world.now))) == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", ["STOPPET", "TILBAKEKALT"])
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_a_person_ended_is_not_escalated_when_the_withdrawal_is_read_after_it(
+    world: Any, kind: str, *, together: bool
+) -> None:
+    withdrawals, melding = Withdrawals(world.database, Topic().open, world.clock), MeldingId.new()
+    batch = [
+        make_record(world, kind, 0, melding_id=melding),
+        make_record(world, "TTL_TIDSAVBRUDD", 1, melding_id=melding),
+        make_record(world, "TTL_TIDSAVBRUDD", 2, melding_id=melding, kanal="SVARINN"),
+        make_record(world, "TTL_TIDSAVBRUDD", 3),
+    ]
+    parts = [batch] if together else [[one] for one in batch]
+    assert sum([await withdrawals.take_in(part) for part in (*parts, *parts)]) == 1  # read twice, as when made anew
+    (due,) = await world.database.read(lambda connection: rows.due(connection, Tilstand.VENTER, world.now))
+    assert due.melding_id != melding
