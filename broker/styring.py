@@ -36,6 +36,8 @@ TRUKKET: Final = "forslag.trukket"
 UTFORT: Final = "forslag.utfort"
 
 VALID_FOR: Final = timedelta(days=7)
+ALONE_FOR: Final = timedelta(hours=24)
+"""For how long what an operator did alone counts against the limit: many small acts are one large one."""
 
 Tilstand = Literal["FORESLATT", "GODKJENT", "UTFORT", "TRUKKET"]
 _STATES: Final[dict[str, Tilstand]] = {GODKJENT: "GODKJENT", TRUKKET: "TRUKKET", UTFORT: "UTFORT"}

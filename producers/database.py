@@ -20,5 +20,6 @@ MIGRATIONS: Final = (
     eskalering_rows.EXPIRY_MIGRATION,
     recall_rows.MIGRATION,
     eskalering_rows.ENDED_MIGRATION,
+    recall_rows.SIGNED_MIGRATION,
 )
 """SQL scripts in order of arrival; only ever added to."""

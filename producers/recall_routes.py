@@ -8,15 +8,15 @@ approves one; ``GET`` lists them. A machine's token lets in; what is done is dec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Request
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from broker.clock import timestamp
 from broker.web import FiksError
 from producers.recall import TREKK, RecallUtvalg, Resultat, Tilbakekaller, view
-from schemas.errors import GovernedActError
+from schemas.errors import GovernedActError, SelectionError
 from schemas.model import WireModel
 from schemas.names import Uuid
 
@@ -34,7 +34,7 @@ B = TypeVar("B", bound=WireModel)
 
 
 class SokBody(WireModel):
-    """A question.
+    """A question; a field that nobody knows is refused, or a misspelt one would select everything.
 
     Attributes:
         utvalg: What is asked for.
@@ -42,6 +42,8 @@ class SokBody(WireModel):
         etter: Begin behind this place.
         antall: At most so many.
     """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     utvalg: RecallUtvalg = RecallUtvalg()
     handling: Literal["trekk", "send"] = TREKK
@@ -51,6 +53,8 @@ class SokBody(WireModel):
 
 class KravBody(WireModel):
     """A signed demand, or a signed approval."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     jws: str = Field(min_length=1, max_length=MAX_JWS_CHARS)
 
@@ -141,7 +145,7 @@ def recall_router(drift: RecallDrift) -> APIRouter:
 
 def refused(error: GovernedActError) -> FiksError:
     """Return the answer to an act that is refused."""
-    return FiksError(409, str(error), error_code=error.code)
+    return FiksError(400 if isinstance(error, SelectionError) else 409, str(error), error_code=error.code)
 
 
 def result_view(resultat: Resultat) -> dict[str, Any]:
@@ -151,6 +155,7 @@ def result_view(resultat: Resultat) -> dict[str, Any]:
         "tilstand": resultat.tilstand,
         "antall": dict(resultat.antall),
         "forSent": list(resultat.for_sent),
+        "endret": list(resultat.endret),
     }
 
 

@@ -13,7 +13,7 @@ from producers.kopi_rows import Utvalg, from_ms, load, to_ms
 from schemas.names import MeldingId, Sha256, Uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from broker.krav import Krav
@@ -43,11 +43,36 @@ MIGRATION: Final = """
 """
 """SQL script; see ``producers.database``."""
 
+SIGNED_MIGRATION: Final = """
+    CREATE TABLE tilbakekalling_melding (
+        tilbakekalling TEXT NOT NULL,
+        plass          INTEGER NOT NULL,
+        melding_id     TEXT NOT NULL,
+        PRIMARY KEY (tilbakekalling, plass)
+    ) STRICT;
+"""
+"""The exact meldinger that an act was signed for: it is done to these and no others, whatever the question would find later."""
+
 PAGE: Final = 500
 FORESLATT: Final = "FORESLATT"
 GODKJENT: Final = "GODKJENT"
 UTFORT: Final = "UTFORT"
 _COLUMNS: Final = "id, handling, utvalg, digest, antall, aktor, begrunnelse, krav, tilstand, godkjent_av, tidspunkt_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A page of what an act was signed for.
+
+    Attributes:
+        kopier: Meldinger that are as they were asked for still.
+        endret: Those that are not: another channel has them, or they are sealed for another certificate.
+        etter: Where the next page begins.
+    """
+
+    kopier: list[Kopi]
+    endret: list[MeldingId]
+    etter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +123,52 @@ def affected(connection: Connection, utvalg: Utvalg, *, til_nr: int, etter: int,
 
 
 def affected_ids(connection: Connection, utvalg: Utvalg, *, til_nr: int) -> Iterator[MeldingId]:
-    """Return the ids of all meldinger of the selection."""
+    """Return the ids of all meldinger of the selection, in the order accepted."""
     where, values = utvalg.where()
-    sql = f"SELECT melding_id FROM avsenderkopi WHERE nr <= ?{where}"  # noqa: S608 - no value is in it
+    sql = f"SELECT melding_id FROM avsenderkopi WHERE nr <= ?{where} ORDER BY nr"  # noqa: S608 - no value is in it
     return (MeldingId(row[0]) for row in connection.execute(sql, (til_nr, *values)).fetchall())
+
+
+def keep_signed(connection: Connection, recall: Uuid, ids: Iterable[MeldingId]) -> None:
+    """Note the exact meldinger that an act was signed for."""
+    connection.executemany(
+        "INSERT INTO tilbakekalling_melding (tilbakekalling, plass, melding_id) VALUES (?, ?, ?)"
+        " ON CONFLICT (tilbakekalling, plass) DO NOTHING",
+        [(recall, plass, melding_id) for plass, melding_id in enumerate(ids, 1)],
+    )
+
+
+def is_kept(connection: Connection, recall: Uuid) -> bool:
+    """Return whether the meldinger of an act are noted; those of an older version's are not."""
+    sql = "SELECT 1 FROM tilbakekalling_melding WHERE tilbakekalling = ? LIMIT 1"
+    return connection.execute(sql, (recall,)).fetchone() is not None
+
+
+def signed(connection: Connection, recall: Uuid, utvalg: Utvalg, *, etter: int, antall: int = PAGE) -> Side | None:
+    """Return what an act was signed for, a page at a time from behind place ``etter``; None behind the last."""
+    rows = connection.execute(
+        "SELECT plass, melding_id FROM tilbakekalling_melding WHERE tilbakekalling = ? AND plass > ? ORDER BY plass LIMIT ?",
+        (recall, etter, antall),
+    ).fetchall()
+    if not rows:
+        return None
+    ids = [MeldingId(row[1]) for row in rows]
+    where, values = utvalg.where()
+    marks = ", ".join("?" * len(ids))
+    sql = f"SELECT melding_id FROM avsenderkopi WHERE melding_id IN ({marks}){where}"  # noqa: S608 - no value is in it
+    still = {str(row[0]) for row in connection.execute(sql, (*ids, *values)).fetchall()}
+    kopier = [kopi for one in ids if one in still and (kopi := load(connection, one)) is not None]
+    return Side(kopier, [one for one in ids if one not in still], int(rows[-1][0]))
+
+
+def done_alone(connection: Connection, aktor: str, since: datetime) -> int:
+    """Return how many meldinger the acts of one operator reached since a moment without anybody's approval."""
+    row = connection.execute(
+        "SELECT COALESCE(sum(antall), 0) FROM tilbakekalling"
+        " WHERE aktor = ? AND godkjent_av IS NULL AND tilstand <> ? AND tidspunkt_ms > ?",
+        (aktor, FORESLATT, to_ms(since)),
+    ).fetchone()
+    return int(row[0])
 
 
 def withdrawn(connection: Connection, melding_id: MeldingId) -> bool:

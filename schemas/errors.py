@@ -40,6 +40,7 @@
     ├── AuditError
     ├── GovernedActError
     │   ├── ApprovalError
+    │   ├── SelectionError
     │   └── SelectionChangedError
     ├── StoreError
     │   ├── OutcomeUnknownError
@@ -318,6 +319,12 @@ class ApprovalError(GovernedActError):
     """An act needs another operator's signed approval, and this is none."""
 
     code = "styring.godkjenning"
+
+
+class SelectionError(GovernedActError):
+    """What an act is to be done to is not said, or not in a way that can be understood."""
+
+    code = "styring.utvalg"
 
 
 class SelectionChangedError(GovernedActError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,16 @@ import pytest
 from broker.krav import Godkjenning, Krav, sign
 from broker.operatorer import Operator, Operatorer
 from broker.routing import soknad_topic
-from broker.styring import VALID_FOR
+from broker.styring import ALONE_FOR, VALID_FOR
+from producers import recall as module
+from producers import recall_rows
+from producers.avsenderkopi import set_kanal
 from producers.forsegling import Forsegler
 from producers.omsending import Omsender
-from producers.recall import SEND, TREKK, RecallUtvalg, Resultat, Tilbakekaller
-from producers.recall_rows import FORESLATT, UTFORT
+from producers.recall import ENDRET, SEND, TREKK, RecallUtvalg, Resultat, Tilbakekaller
+from producers.recall_rows import FORESLATT, GODKJENT, UTFORT
 from schemas.codec import decode
-from schemas.errors import ApprovalError, GovernedActError, SelectionChangedError
+from schemas.errors import ApprovalError, GovernedActError, SelectionChangedError, SelectionError, StoreError
 from schemas.names import Kommunenummer, MeldingId, Sha256, Uuid
 from schemas.records import RevisjonRecord, SoknadRecord, TransportRecord
 
@@ -182,6 +186,116 @@ async def test_an_act_is_for_what_was_there_when_the_operator_looked(
     assert [one.stand for one in (await office.look()).funn][-1] == "I_UTBOKSEN"
 
 
+async def hand_to(world: Any, melding_id: MeldingId, kanal: str) -> None:
+    await world.database.write(lambda connection: set_kanal(connection, melding_id, kanal))
+
+
+async def test_an_act_reaches_exactly_what_was_signed_and_tells_what_has_changed_meanwhile(
+    office: Office, world: Any, sent: list[MeldingId]
+) -> None:
+    office.limit(0)
+    await hand_to(world, sent[2], "SVARINN")
+    await office.act(kanal="KAFKA")
+    await hand_to(world, sent[0], "SVARINN")
+    await hand_to(world, sent[2], "KAFKA")  # the question would find this one now, and the digest is of as many
+    resultat = await office.recall.approve(*await office.approval(office.ola))
+    assert resultat.antall == {"TRUKKET": 1, ENDRET: 1}
+    assert resultat.endret == [sent[0]]
+    assert [one.stand for one in (await office.look()).funn] == ["SENDT", "TILBAKEKALT", "SENDT"]
+
+
+async def test_an_act_that_was_broken_off_goes_on_when_its_operator_demands_it_again(
+    office: Office, world: Any, sent: list[MeldingId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await office.krav(kanal="KAFKA")
+    withdraw, calls = module.withdraw_in, iter((True, False))
+
+    def breaks_off(*arguments: Any) -> str:
+        if not next(calls):
+            raise StoreError("borte")
+        return withdraw(*arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "withdraw_in", breaks_off)
+        broken.setattr(recall_rows, "signed", partial(recall_rows.signed, antall=1))
+        with pytest.raises(StoreError):
+            await office.recall.demand(token)
+    (begun,) = await office.recall.recalls()
+    assert begun.tilstand == GODKJENT
+    await hand_to(world, sent[1], "SVARINN")  # so that the question finds something else now
+    world.now += timedelta(hours=1)
+    fields: dict[str, Any] = {
+        "tidspunkt": world.now,
+        "id": begun.id,
+        "handling": begun.handling,
+        "utvalg": begun.utvalg,
+        "digest": begun.digest,
+        "antall": begun.antall,
+        "begrunnelse": "igjen",
+    }
+    for changes in ({"digest": Sha256("0" * 64)}, {"handling": SEND}, {"aktor": office.ola.aktor}):
+        other = Krav(**({"aktor": office.kari.aktor} | fields | changes))
+        with pytest.raises(ApprovalError, match="et annet krav"):
+            await office.recall.demand(sign(other, office.ola if "aktor" in changes else office.kari))
+    resultat = await office.recall.demand(sign(Krav(aktor=office.kari.aktor, **fields), office.kari))
+    assert (resultat.id, resultat.antall) == (begun.id, {"TILBAKEKALT": 1, ENDRET: 1, "TRUKKET": 1})
+    (done,) = await office.recall.recalls()
+    assert (done.tilstand, done.begrunnelse) == (UTFORT, "feil i skjemaet")
+
+
+async def test_many_small_acts_within_a_day_are_one_large_one(
+    office: Office, world: Any, sent: list[MeldingId]
+) -> None:
+    office.limit(2)
+    for melding_id in sent[:2]:
+        assert (await office.act(meldinger=(melding_id,))).tilstand == UTFORT
+    third = await office.act(meldinger=(sent[2],))
+    assert third.tilstand == FORESLATT
+    others = await office.krav(who=office.ola, meldinger=(sent[2],))
+    assert (await office.recall.demand(others)).tilstand == UTFORT
+    world.now += ALONE_FOR
+    assert (await office.act(SEND, meldinger=(sent[2],))).tilstand == UTFORT
+
+
+async def test_what_another_has_approved_does_not_count_against_the_limit(
+    office: Office, sent: list[MeldingId]
+) -> None:
+    office.limit(2)
+    await office.act(kommunenummer=OSLO)
+    await office.recall.approve(*await office.approval(office.ola))
+    assert (await office.act(SEND, meldinger=tuple(sent[:2]))).tilstand == UTFORT
+
+
+async def test_a_demand_says_how_many_it_is_for(office: Office, world: Any, sent: list[MeldingId]) -> None:
+    found = await office.look(kommunenummer=OSLO)
+    krav = Krav(
+        aktor=office.kari.aktor,
+        tidspunkt=world.now,
+        id=Uuid.new(),
+        handling=TREKK,
+        utvalg=RecallUtvalg(kommunenummer=OSLO, til_nr=found.til_nr).to_json(),
+        digest=found.digest,
+        antall=1,
+        begrunnelse="x",
+    )
+    with pytest.raises(SelectionChangedError, match="antall"):
+        await office.recall.demand(sign(krav, office.kari))
+    assert len(sent) == 3
+
+
+async def test_a_proposal_of_before_the_meldinger_were_kept_is_carried_out_on_what_its_digest_is_of(
+    office: Office, world: Any, sent: list[MeldingId]
+) -> None:
+    office.limit(0)
+    await office.act(kanal="KAFKA")
+    await world.database.write(lambda connection: connection.execute("DELETE FROM tilbakekalling_melding"))
+    await hand_to(world, sent[0], "SVARINN")
+    with pytest.raises(SelectionChangedError):
+        await office.recall.approve(*await office.approval(office.ola))
+    await hand_to(world, sent[0], "KAFKA")
+    assert (await office.recall.approve(*await office.approval(office.ola))).antall == {"TRUKKET": 3}
+
+
 async def test_sending_again_takes_what_nobody_has_received_or_withdrawn(
     office: Office, world: Any, sent: list[MeldingId]
 ) -> None:
@@ -253,6 +367,8 @@ async def test_a_selection_that_is_another_by_now_is_refused_and_nothing_is_done
         "begrunnelse": "x",
     }
     utvalg = RecallUtvalg(meldinger=(sent[0],), til_nr=found.til_nr)
+    with pytest.raises(SelectionError, match="tomt"):
+        await office.recall.demand(sign(Krav(utvalg='{"tilNr":9}', **fields), office.kari))
     with pytest.raises(SelectionChangedError, match="Ingenting er gjort"):
         await office.recall.demand(sign(Krav(utvalg=utvalg.to_json(), **fields), office.kari))
     with pytest.raises(GovernedActError, match="tilNr"):

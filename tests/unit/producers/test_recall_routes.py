@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ from producers.forsegling import Forsegler
 from producers.omsending import Omsender
 from producers.recall import RecallUtvalg, Tilbakekaller
 from producers.recall_routes import PREFIX, RecallDrift, recall_router
-from schemas.names import MeldingId, Organisasjonsnummer, Sha256, Uuid
+from schemas.names import Kommunenummer, MeldingId, Organisasjonsnummer, Sha256, Uuid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
 AVSENDER = Organisasjonsnummer("889640782")
 STRANGER = Organisasjonsnummer("958935420")
@@ -100,24 +102,60 @@ async def test_the_affected_are_listed_with_ids_and_versions_and_no_person(
     }  # fmt: skip
 
 
-async def test_a_signed_demand_is_carried_out_and_listed_with_its_proof(
-    http: httpx.AsyncClient, world: Any, operatorer: Operatorer, melding_id: MeldingId
-) -> None:
-    found = (await http.post(f"{PREFIX}/sok", json={})).json()
-    kari = operatorer.choose("kari", world.now)
+async def demanded(
+    http: httpx.AsyncClient, operatorer: Operatorer, now: datetime, utvalg: RecallUtvalg, **more: Any
+) -> tuple[Krav, str]:
+    asked = {"utvalg": utvalg.model_dump(mode="json", by_alias=True)}
+    found = (await http.post(f"{PREFIX}/sok", json=asked)).json()
+    kari = operatorer.choose("kari", now)
+    signed = json.loads(utvalg.model_copy(update={"til_nr": found["tilNr"]}).to_json())
     krav = Krav(
         aktor=kari.aktor,
-        tidspunkt=world.now,
+        tidspunkt=now,
         id=Uuid.new(),
         handling="trekk",
-        utvalg=RecallUtvalg(til_nr=found["tilNr"]).to_json(),
+        utvalg=json.dumps(signed | more),
         digest=Sha256(found["digest"]),
         antall=1,
         begrunnelse="feil",
     )
-    token = sign(krav, kari)
+    return krav, sign(krav, kari)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"utvalg": {"komunenummer": "0301"}},
+        {"utvalg": {"kommunenummer": "0301", "avsenderVersjon": "2"}},
+        {"utvalgg": {"kommunenummer": "0301"}},
+    ],
+)
+async def test_a_misspelt_field_is_refused_and_does_not_select_everything(
+    http: httpx.AsyncClient, melding_id: MeldingId, body: dict[str, Any]
+) -> None:
+    answer = await http.post(f"{PREFIX}/sok", json=body)
+    assert (answer.status_code, melding_id in answer.text) == (400, False)
+
+
+async def test_nothing_is_done_to_a_selection_that_is_empty_or_has_a_misspelt_field(
+    http: httpx.AsyncClient, world: Any, operatorer: Operatorer, melding_id: MeldingId
+) -> None:
+    for utvalg, more in ((RecallUtvalg(), {}), (RecallUtvalg(), {"meldinger": []}), (RecallUtvalg(), {"komune": "1"})):
+        _, token = await demanded(http, operatorer, world.now, utvalg, **more)
+        answer = await http.post(PREFIX, json={"jws": token})
+        assert (answer.status_code, answer.json()["errorCode"]) == (400, "styring.utvalg")
+    assert (await http.post(PREFIX, json={"jws": "x", "jwt": "y"})).status_code == 400
+    assert (await http.get(PREFIX)).json() == {"tilbakekallinger": []}
+    (one,) = (await http.post(f"{PREFIX}/sok", json={})).json()["meldinger"]
+    assert (one["meldingId"], one["stand"]) == (melding_id, "I_UTBOKSEN")
+
+
+async def test_a_signed_demand_is_carried_out_and_listed_with_its_proof(
+    http: httpx.AsyncClient, world: Any, operatorer: Operatorer, melding_id: MeldingId
+) -> None:
+    krav, token = await demanded(http, operatorer, world.now, RecallUtvalg(kommunenummer=Kommunenummer("0301")))
     answer = await http.post(PREFIX, json={"jws": token})
-    assert answer.json() == {"id": krav.id, "tilstand": "UTFORT", "antall": {"TRUKKET": 1}, "forSent": []}
+    assert answer.json() == {"id": krav.id, "tilstand": "UTFORT", "antall": {"TRUKKET": 1}, "forSent": [], "endret": []}
     (listed,) = (await http.get(PREFIX)).json()["tilbakekallinger"]
     assert (listed["id"], listed["tilstand"], listed["krav"]) == (krav.id, "UTFORT", token)
     assert melding_id
