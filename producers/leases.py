@@ -210,13 +210,19 @@ class SqlLeases:
 
     async def run(self) -> None:
         """Renew until cancelled."""
+        away = False
         while True:
             try:
                 await self.beat()
             except StoreError as error:
-                get_logger().error("leases_not_renewed", exc_info=error)
+                if not away:  # once, and not at each of an outage's many attempts
+                    get_logger().error("leases_not_renewed", exc_info=error)
+                away = True
                 await asyncio.sleep(HAND_OVER_S)
                 continue
+            if away:
+                get_logger().info("leases_renewed", antall=len(self._beat.held))
+            away = False
             await asyncio.sleep(HAND_OVER_S if self._beat.leave else self._beat_s)
 
     async def beat(self) -> Beat:

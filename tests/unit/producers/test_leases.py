@@ -6,8 +6,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from broker.sql.sqlite import SqliteDatabase
+from producers import leases as leases_module
 from producers.leases import MARGIN_S, MIGRATION, SQLITE_NOW, TTL_S, Fence, SoleLeases, SqlLeases, boot_time
 from producers.sharing import BUCKETS
 from schemas.errors import StoreError
@@ -195,6 +197,34 @@ async def test_renewing_goes_on_after_an_error_of_the_database(
         await instances.changed.wait()
     running.cancel()
     assert held(one) == frozenset(BUCKETS)
+
+
+async def test_an_outage_of_the_database_is_told_once_and_so_is_the_next(
+    instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases_module, "HAND_OVER_S", 0.001)
+    real = instances.database.write
+    beats: list[bool] = []
+    done = asyncio.Event()
+
+    async def write(call: Any) -> Any:
+        beats.append(len(beats) % 10 < 9)  # nine that fail, one that does not
+        if len(beats) == 20:
+            done.set()
+        if beats[-1]:
+            raise StoreError("borte")
+        return await real(call)
+
+    monkeypatch.setattr(instances.database, "write", write)
+    one = SqlLeases(
+        instances.database, "SELECT ms FROM klokke", instances.changed, beat_s=0.001, elapsed=lambda: instances.now_s
+    )
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(one.run())
+        async with asyncio.timeout(60):
+            await done.wait()
+        running.cancel()
+    assert len([log for log in logs if log["event"] == "leases_not_renewed"]) == 2
 
 
 async def test_the_databases_own_clock_is_milliseconds_of_now(instances: Instances) -> None:
