@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +236,19 @@ async def test_a_copy_that_nobody_vouched_for_in_time_is_destroyed_with_an_alarm
     assert [kopi.melding_id for kopi in await world.kopier.alive()] == [young]
     assert (act.objekt, act.detaljer["arsak"]) == (old, "utlopt")
     assert (alarm["event"], alarm["melding_id"]) == ("sender_copy_expired", old)
+
+
+async def test_a_row_that_has_lost_its_content_does_not_keep_the_others_from_expiring(
+    world: Any, make_sending: Any
+) -> None:
+    lost, whole = [await post(world, make_sending, nr) for nr in (1, 2)]
+    await world.database.write(
+        lambda connection: connection.execute("DELETE FROM kopiinnhold WHERE melding_id = ?", (lost,)).rowcount
+    )
+    later = world.now + timedelta(days=1)
+    async with asyncio.timeout(60):
+        assert await world.kopier.expire(later, later) == 1
+    assert (await world.kopier.get(whole)).arsak == "utlopt"
 
 
 async def test_packages_may_go_when_their_copies_have_been_gone_long_enough(world: Any, make_sending: Any) -> None:
