@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from broker.krasj import crash_point
@@ -31,7 +32,7 @@ from producers.picking import pick
 from schemas.names import DigisosId, DokumentlagerId, Eier, Kommunenummer, NavEksternRefId, Sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from broker.sql import Connection, Database
@@ -86,6 +87,9 @@ _PACKAGE: Final = """
 """
 
 
+_TOGETHER: Final = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A message that is on its topic.
@@ -106,10 +110,12 @@ class Waiting:
     Attributes:
         runs: For each digisosId its messages in order, the oldest digisosId first.
         after: For the next round's ``Bounds``, as long as no topic opens again.
+        unreadable: Places of messages whose rows are damaged; what stands behind one is in no run.
     """
 
     runs: list[list[Queued]]
     after: int
+    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,9 @@ class Outbox:
         def read(connection: Connection) -> Waiting:
             picked = pick(connection, bounds)
             loaded = load_messages(connection, [nr for run in picked.runs for nr in run])
-            return Waiting([[loaded[nr] for nr in run] for run in picked.runs], picked.after)
+            runs = [[loaded[nr] for nr in takewhile(loaded.__contains__, run)] for run in picked.runs]
+            missing = tuple(nr for run in picked.runs for nr in run if nr not in loaded)
+            return Waiting([run for run in runs if run], picked.after, missing)
 
         return await self._database.read(read)
 
@@ -246,6 +254,26 @@ class Outbox:
             return Replaced(new, gone)
 
         return await self._database.write(write)
+
+    async def gone(self, numbers: Collection[int]) -> frozenset[int]:
+        """Return the places of ``numbers`` where there is nothing any more.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        if not numbers:
+            return frozenset()
+        asked = sorted(numbers)
+
+        def read(connection: Connection) -> frozenset[int]:
+            there: set[int] = set()
+            for start in range(0, len(asked), _TOGETHER):
+                some = asked[start : start + _TOGETHER]
+                rows = connection.execute(f"SELECT nr FROM utboks WHERE nr IN ({', '.join('?' * len(some))})", some)  # noqa: S608 - places for values
+                there.update(int(row[0]) for row in rows)
+            return frozenset(asked) - there
+
+        return await self._database.read(read)
 
     async def backlog(self) -> Backlog:
         """Return how much waits.

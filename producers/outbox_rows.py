@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ import orjson
 
 from broker.record import GYLDIG_TIL_HEADER, Outgoing, header
 from producers.sharing import bucket_of
+from schemas.errors import ContractError
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NavEksternRefId
 
 if TYPE_CHECKING:
@@ -87,19 +89,27 @@ def insert_message(connection: Connection, message: Message) -> int:
 
 
 def expires_of(message: Message) -> datetime | None:
-    """Return until when the receiver of a message may begin, as its header says; None for ever."""
+    """Return until when the receiver of a message may begin, as its header says; None for ever.
+
+    Raises:
+        ContractError: The header is no time.
+    """
     stated = header(message.outgoing.headers, GYLDIG_TIL_HEADER)
-    return None if stated is None else datetime.fromisoformat(stated.decode())
+    try:
+        return None if stated is None else datetime.fromisoformat(stated.decode())
+    except ValueError:
+        raise ContractError("meldingens frist i utboksen kan ikke leses") from None
 
 
 def load_messages(connection: Connection, numbers: Sequence[int]) -> dict[int, Queued]:
-    """Return messages by their places."""
+    """Return messages by their places; one whose row is damaged is left out, for it concerns nobody else."""
     found: dict[int, Queued] = {}
     for start in range(0, len(numbers), _LOADED_TOGETHER):
         some = numbers[start : start + _LOADED_TOGETHER]
         sql = f"SELECT * FROM utboks WHERE nr IN ({', '.join('?' * len(some))})"  # noqa: S608 - places for values
         for row in connection.execute(sql, some):
-            found[row["nr"]] = _queued(row)
+            with suppress(ContractError, ValueError):  # a name, a number or JSON that is none
+                found[row["nr"]] = _queued(row)
     return found
 
 

@@ -28,7 +28,8 @@ class Bounds:
 
     Attributes:
         busy: digisosId-er under way; left out, with all that they have.
-        stuck: digisosId-er that a person must look at; left out as well.
+        stuck: digisosId-er that wait for a while; left out as well.
+        stuck_rows: Places of messages that a person must look at. Each stops those behind it.
         held: Topics that take nothing now. A message for one stops those behind it.
         single: Topics that are tried with one digisosId at a time.
         buckets: The buckets that are ours; None for all.
@@ -39,6 +40,7 @@ class Bounds:
 
     busy: Collection[str] = ()
     stuck: Collection[str] = ()
+    stuck_rows: Collection[int] = ()
     held: Container[str] = ()
     single: Collection[str] = ()
     buckets: Collection[str] | None = None
@@ -93,7 +95,11 @@ def pick(connection: Connection, bounds: Bounds) -> Picked:
             search.floor = nr - 1 if search.floor is None else search.floor
         elif digisos_id in search.closed or digisos_id in bounds.stuck:
             search.passed += search.floor is None
-        elif not search.may_go(digisos_id, topic) or _waits_before(connection, search, digisos_id):
+        elif (
+            nr in bounds.stuck_rows
+            or not search.may_go(digisos_id, topic)
+            or _waits_before(connection, search, digisos_id)
+        ):
             search.closed.add(digisos_id)
             search.passed += search.floor is None
         elif search.full(digisos_id, size):

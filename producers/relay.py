@@ -5,8 +5,8 @@ Rules:
 1. One digisosId at a time is one task, which publishes its messages in order; many digisosId-er are under way at once.
 2. A topic that refuses is held for a while, growing with each failure; the others flow. Then it is tried with one digisosId.
    While ``fiks.transport.v1`` refuses (that is, while Kafka is away) one digisosId at a time is tried in all.
-3. Nothing is given up. A message that Kafka will never take stops its own digisosId and is shouted about; so does one whose
-   package is not what it should be.
+3. Nothing is given up. A message that Kafka will never take stops its own digisosId and is shouted about; so does one that cannot
+   be read, or whose package is not what it should be. When such a message has gone another way, what stood behind it leaves.
 4. Memory is bounded: what waits stays on disk, and at most ``MAX_IN_FLIGHT_BYTES`` are under way.
 5. Of several instances, each relays the buckets that it leases. Without a lease nothing is begun, and nothing removed.
 6. A topic that is not the one we know takes nothing until a person has said so (``producers.topic_watch``).
@@ -33,6 +33,7 @@ from producers.picking import Bounds
 from producers.relay_ports import Closed, Collaborators
 from producers.sharing import bucket_of
 from schemas.errors import (
+    ContractError,
     CopyGoneError,
     CryptoError,
     PackageDamagedError,
@@ -103,7 +104,7 @@ class Relay:
         self._packages: Holds[DigisosId] = Holds(jitter)
         self._expired: Holds[DigisosId] = Holds(jitter)
         self._store: Holds[str] = Holds(jitter)
-        self._stuck: set[DigisosId] = set()
+        self._stuck: frozenset[int] = frozenset()
         self._under_way: dict[DigisosId, _Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = outbox.added
@@ -129,7 +130,7 @@ class Relay:
                 f"{len(self._packages)} søknader har en pakke som mangler, er skadet eller ikke kan forsegles på nytt"
             )
         if self._stuck:
-            return f"{len(self._stuck)} søknader har en melding som Kafka aldri vil ta"
+            return f"{len(self._stuck)} meldinger vil Kafka aldri ta, eller de kan ikke leses"
         return None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -157,6 +158,9 @@ class Relay:
         while True:
             try:
                 self._backlog = await self._outbox.backlog()
+                if gone := await self._outbox.gone(self._stuck):
+                    self._stuck -= gone
+                    self._wake.set()
             except StoreError as error:
                 get_logger().error("outbox_unreadable", exc_info=error)
             else:
@@ -182,6 +186,10 @@ class Relay:
             self._store_failed(error)
             return
         self._after = waiting.after
+        for nr in waiting.unreadable:
+            self._stuck |= {nr}
+            self._wake.set()
+            get_logger().critical("message_unreadable", nr=nr)
         if not waiting.runs:
             self._store.clear(STORE)
         owned = self._leases.buckets()
@@ -203,17 +211,18 @@ class Relay:
         full = room < min(REFILL, most) or left < MAX_IN_FLIGHT_BYTES // 4
         if full or shut or (buckets is not None and not buckets):
             return None
-        stuck = self._stuck | self._packages.closed(now) | self._expired.closed(now)
+        stuck = self._packages.closed(now) | self._expired.closed(now)
         return Bounds(
             # As it is before the outbox is read: what ends meanwhile still stands in what the reader sees.
             busy=frozenset(self._under_way),
             stuck=stuck,
+            stuck_rows=self._stuck,
             held=Closed(held, self._others.topics),
             single=trial - held,
             buckets=buckets,
             max_runs=room,
             max_bytes=left,
-            after=self._place(now, (held, buckets, stuck, self._others.topics.version)),
+            after=self._place(now, (held, buckets, stuck, self._stuck, self._others.topics.version)),
         )
 
     def _place(self, now: float, scene: object) -> int:
@@ -279,19 +288,19 @@ class Relay:
     async def _publish(self, queued: Queued) -> bool:
         message = queued.message
         topic = message.outgoing.topic
-        if self._is_expired(message):
-            return False
         try:
+            if self._is_expired(message):
+                return False
             if not (await self._others.sealing.current(queued) and await self._package_is_whole(message)):
                 return False
             crash_point("producers.relay.before-publish")
             position = await self._publisher.publish(message.outgoing)
             crash_point("producers.relay.after-publish")
-        except (PackageDamagedError, PackageMissingError, CryptoError, CopyGoneError) as error:
+        except (PackageDamagedError, PackageMissingError, CryptoError, CopyGoneError, ContractError) as error:
             self._package_failed(message.digisos_id, error)
             return False
         except RecordTooLargeError as error:
-            self._stuck.add(message.digisos_id)
+            self._stuck |= {queued.nr}
             get_logger().critical(
                 "message_unpublishable", digisos_id=message.digisos_id, type=message.type, topic=topic, exc_info=error
             )

@@ -10,10 +10,18 @@ import structlog
 
 from broker.record import Outgoing, RecordPosition
 from producers import holds as holds_module
+from producers import relay as relay_module
 from producers.eskalering import MARGIN, Eskalerer
+from producers.forsegling import Forsegler
+from producers.messages import transport_message
+from producers.outbox_rows import insert_message
+from producers.packages import Packages
+from producers.queueing import withdraw
 from producers.relay import Relay
+from producers.relay_ports import Collaborators
 from schemas.codec import decode
 from schemas.errors import AccessDeniedError, BrokerUnavailableError, RecordTooLargeError, StoreError, TransportError
+from schemas.names import Uuid
 from schemas.records import SoknadRecord, TransportRecord
 
 if TYPE_CHECKING:
@@ -58,8 +66,8 @@ class Topics:
 
 
 @asynccontextmanager
-async def running(world: Any, topics: Any) -> AsyncIterator[Relay]:
-    relay = Relay(world.outbox, topics, world.clock, jitter=lambda: 0.0)
+async def running(world: Any, topics: Any, **options: Any) -> AsyncIterator[Relay]:
+    relay = Relay(world.outbox, topics, world.clock, jitter=lambda: 0.0, **options)
     stop = asyncio.Event()
     task = asyncio.create_task(relay.run(stop))
     try:
@@ -167,6 +175,55 @@ async def test_a_message_that_can_never_be_published_stops_its_own_soknad_alone(
             assert "aldri" in (relay.notice() or "")
             assert relay.problem() is None
     assert [log["log_level"] for log in logs if log["event"] == "message_unpublishable"] == ["critical"]
+
+
+async def test_when_a_message_that_can_never_be_published_has_gone_another_way_what_follows_it_leaves(
+    world: Any, sending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "BACKLOG_EVERY_S", 0.01)
+    topics = Topics()
+    topics.refuse = lambda record: RecordTooLargeError("for stor") if record.topic == SOKNAD else None
+    await world.post(sending)
+    _, queued = await world.queued()
+    async with running(world, topics) as relay:
+        await topics.until(lambda: "aldri" in (relay.notice() or ""))
+        await world.database.write(lambda connection: withdraw(connection, queued.message.melding_id))
+        await topics.until(lambda: relay.notice() is None)
+        event = decode(TransportRecord, topics.records[0].value or b"")
+        follows = transport_message(event.model_copy(update={"hendelse_id": Uuid.new()}), None)
+        await world.database.write(lambda connection: insert_message(connection, follows))
+        world.outbox.added.set()
+        await topics.until(lambda: topics.types() == ["AKSEPTERT", "AKSEPTERT"])
+    assert await world.queued() == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE utboks SET verdi = x'00', headere = '[]' WHERE nr = ?",
+        """UPDATE utboks SET headere = '[["fiks_nokkel_id", "x"]]' WHERE nr = ?""",
+        """UPDATE utboks SET headere = '[["fiks_gyldig_til", "x"]]' WHERE nr = ?""",
+        "UPDATE utboks SET headere = '[[' WHERE nr = ?",
+        "UPDATE utboks SET melding_id = 'x' WHERE nr = ?",
+    ],
+)
+async def test_a_row_that_cannot_be_read_holds_its_own_soknad_alone_with_one_alarm(
+    world: Any, keys: Any, make_sending: Any, damage: str
+) -> None:
+    topics = Topics()
+    await world.post(make_sending(seed=1, encrypt_for=keys.mottak), path="0301/skadet")
+    _, queued = await world.queued()
+    await world.database.write(lambda connection: connection.execute(damage, (queued.nr,)).rowcount)
+    await world.post(make_sending(seed=2, encrypt_for=keys.mottak), path="0301/hel")
+    sealing = Forsegler(world.katalog, world.kopier, world.clock)
+    sealing.refresh()
+    collaborators = Collaborators(sealing=sealing, packages=Packages(world.dokumentlager))
+    with structlog.testing.capture_logs() as logs:
+        async with running(world, topics, collaborators=collaborators) as relay:
+            await topics.until(lambda: topics.types().count("SENDT") == 1 and relay.notice() is not None)
+            assert relay.problem() is None
+    assert topics.types().count("SOKNAD") == 1
+    assert len([log for log in logs if log["log_level"] == "critical"]) == 1
 
 
 async def test_an_outbox_that_cannot_be_written_repeats_itself_and_loses_nothing(
