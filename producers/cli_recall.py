@@ -1,6 +1,7 @@
 """``formidler recall``: which søknader are affected by a mistake, and withdrawing or re-sending them.
 
-The command signs as an operator; the ``producers`` process judges the signature and does the work.
+The command signs as an operator; the ``producers`` process judges the signature and does the work. An act that was broken off
+goes on with the same command by the same operator: it keeps the act's id, and with it the exact meldinger that were signed then.
 
 Exit codes: 0 done, or proposed · 1 refused · 2 wrong usage · 3 an address does not answer.
 """
@@ -19,13 +20,15 @@ from rich.markup import escape
 from broker.cli.acting import OperatorOption, ReasonOption, clock_of, parsed, reason
 from broker.cli.calling import run_calls
 from broker.cli.options import DataOption, JsonOption
-from broker.cli.output import console, print_json, table
+from broker.cli.output import console, errors, print_json, table
 from broker.krav import Godkjenning, Krav, sign
 from broker.operatorer import Operatorer
+from broker.styring import VALID_FOR
 from producers.drift_client import DriftClient, drift_client
 from producers.recall import SEND, TREKK, RecallUtvalg
 from producers.recall_routes import PREFIX
-from schemas.errors import ApprovalError
+from producers.recall_rows import FORESLATT, GODKJENT
+from schemas.errors import ApprovalError, SelectionError
 from schemas.names import DigisosId, Kommunenummer, MeldingId, NokkelId, Sha256, Uuid
 
 T = TypeVar("T")
@@ -118,7 +121,8 @@ def withdraw(
 ) -> None:
     """Trekk tilbake det som ikke er mottatt, og si hva det er for sent for.
 
-    Flere enn grensen (`formidler operator list`) blir et forslag som en annen operatør må godkjenne.
+    Flere enn grensen (`formidler operator list`) blir et forslag som en annen operatør må godkjenne; det du har gjort alene siste
+    24 timer, telles med. Ble kommandoen avbrutt, fortsetter den samme kommandoen der den sluttet.
     """
     utvalg = _utvalg(
         kommune=kommune,
@@ -152,7 +156,10 @@ def send(
     token: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send på nytt fra avsenderens kopier det som ikke er mottatt. Kopien av det som er mottatt, er destruert."""
+    """Send på nytt fra avsenderens kopier det som ikke er mottatt. Kopien av det som er mottatt, er destruert.
+
+    Grensen er den samme som for `recall trekk`. Ble kommandoen avbrutt, fortsetter den samme kommandoen der den sluttet.
+    """
     utvalg = _utvalg(
         kommune=kommune,
         melding=melding,
@@ -270,19 +277,47 @@ def _act(
 
     async def work(client: DriftClient) -> dict[str, Any]:
         found = await _look(client, utvalg, handling, 1)
+        begun = _unfinished(await _recalls(client), (who.aktor, handling), utvalg, found["digest"], now)
+        if begun is not None:
+            errors.print(f"fortsetter {begun['id']}, med de meldingene den ble signert for", soft_wrap=True)
+        else:
+            signed = utvalg.model_copy(update={"til_nr": found["tilNr"]}).to_json()
+            begun = {**found, "id": Uuid.new(), "utvalg": signed, "begrunnelse": why}
         krav = Krav(
             aktor=who.aktor,
             tidspunkt=now,
-            id=Uuid.new(),
+            id=Uuid(begun["id"]),
             handling=handling,
-            utvalg=utvalg.model_copy(update={"til_nr": found["tilNr"]}).to_json(),
-            digest=Sha256(found["digest"]),
-            antall=found["antall"],
-            begrunnelse=why,
+            utvalg=begun["utvalg"],
+            digest=Sha256(begun["digest"]),
+            antall=begun["antall"],
+            begrunnelse=begun["begrunnelse"],
         )
         return await client.post(PREFIX, {"jws": sign(krav, who)})
 
     _finish(_ask(where, work), as_json=as_json)
+
+
+def _unfinished(
+    recalls: list[dict[str, Any]], act: tuple[str, str], utvalg: RecallUtvalg, digest: str, now: datetime
+) -> dict[str, Any] | None:
+    """Return what this operator began with the same act and selection, and has not finished.
+
+    Either it was broken off; or it is a proposal, and of exactly what would be proposed now.
+    """
+    for one in recalls:
+        waits = one["tilstand"] == GODKJENT or (one["tilstand"] == FORESLATT and one["digest"] == digest)
+        recent = now - datetime.fromisoformat(one["tidspunkt"]) <= VALID_FOR
+        if waits and recent and (one["aktor"], one["handling"]) == act and _is_of(one["utvalg"], utvalg):
+            return one
+    return None
+
+
+def _is_of(signed: str, utvalg: RecallUtvalg) -> bool:
+    try:
+        return RecallUtvalg.of(signed).model_copy(update={"til_nr": None}) == utvalg
+    except SelectionError:  # of an older version
+        return False
 
 
 def _show(found: dict[str, Any], *, as_json: bool) -> None:
@@ -301,7 +336,8 @@ def _finish(result: dict[str, Any], *, as_json: bool) -> None:
         return
     if result["tilstand"] == "FORESLATT":
         console.print(
-            f"Det er flere enn du kan gjøre alene. Forslaget er [bold]{result['id']}[/]; en annen operatør kjører:\n"
+            "Det er flere enn du kan gjøre alene i løpet av 24 timer. "
+            f"Forslaget er [bold]{result['id']}[/]; en annen operatør kjører:\n"
             f"  formidler recall approve {result['id']}",
             soft_wrap=True,
         )
@@ -312,6 +348,8 @@ def _finish(result: dict[str, Any], *, as_json: bool) -> None:
         console.print("om det var i tide, vises med `formidler recall sok`: MOTTATT betyr at fagsystemet var raskere")
     for melding in result["forSent"]:
         console.print(f"for sent, er mottatt: {melding}")
+    for melding in result["endret"]:
+        console.print(f"ikke rørt, er endret siden utvalget ble signert: {melding}")
 
 
 def _ask(where: _Where, question: Callable[[DriftClient], Awaitable[T]]) -> T:

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from broker.operatorer import Operatorer
 from broker.web import install_fiks_errors
-from producers import cli_recall
+from producers import cli_recall, recall
 from producers.drift_client import DriftClient
 from producers.forsegling import Forsegler
 from producers.omsending import Omsender
 from producers.recall import Tilbakekaller
 from producers.recall_routes import RecallDrift, recall_router
+from schemas.errors import StoreError
 from schemas.names import MeldingId, Organisasjonsnummer
 
 if TYPE_CHECKING:
@@ -120,4 +121,41 @@ async def test_the_command_of_another_operator_approves(
     assert own.exit_code != 0
     approved = await typed(terminal, "approve", proposed["id"], "--json", operator="ola")
     assert json.loads(approved.output)["tilstand"] == "UTFORT"
+    assert melding_id
+
+
+async def test_the_same_command_goes_on_with_what_was_broken_off(
+    terminal: Terminal, melding_id: MeldingId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off(*_: object) -> str:
+        raise StoreError("borte")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(recall, "withdraw_in", breaks_off)
+        assert (await typed(terminal, "trekk", "--kommune", "0301", "-b", "feil")).exit_code != 0
+    (begun,) = json.loads((await typed(terminal, "list", "--json")).output)
+    assert begun["tilstand"] == "GODKJENT"
+    other = await typed(terminal, "send", "--kommune", "0301", "-b", "feil", "--json")
+    assert json.loads(other.stdout)["id"] != begun["id"]
+    again = await typed(terminal, "trekk", "--kommune", "0301", "-b", "feil")
+    assert "1 TRUKKET" in again.stdout, again.output
+    assert f"fortsetter {begun['id']}" in again.stderr
+    recalls = json.loads((await typed(terminal, "list", "--json")).output)
+    assert {one["tilstand"] for one in recalls} == {"UTFORT"}
+    assert len(recalls) == 2
+    after = await typed(terminal, "trekk", "--kommune", "0301", "-b", "feil", "--json")
+    assert json.loads(after.stdout)["id"] not in {one["id"] for one in recalls}
+    assert melding_id
+
+
+async def test_the_same_command_does_not_propose_the_same_twice(
+    terminal: Terminal, operatorer: Operatorer, world: Any, make_sending: Any, melding_id: MeldingId
+) -> None:
+    operatorer._save(operatorer.load().model_copy(update={"grense": 0}))
+    command = ("trekk", "--kommune", "0301", "-b", "feil", "--json")
+    first, second = [json.loads((await typed(terminal, *command)).stdout)["id"] for _ in range(2)]
+    others = json.loads((await typed(terminal, *command, operator="ola")).stdout)["id"]
+    assert first == second != others
+    await world.post(make_sending(seed=9, encrypt_for=world.keys.mottak), path="0301/ref-9")
+    assert json.loads((await typed(terminal, *command)).stdout)["id"] not in {first, others}
     assert melding_id
