@@ -132,7 +132,7 @@ class Assembly:
             others = [
                 tasks.create_task(self._follower.run()),
                 tasks.create_task(_warm(self._publisher, self._follower, self._katalog)),
-                tasks.create_task(keep_retention(self._copies.kopier, kept, self._clock)),
+                tasks.create_task(keep_retention(self._copies.kopier, kept, self._clock, self._guards.register.level)),
             ]
             for part in (self._guards, self._copies, self._channels):
                 part.start(tasks)

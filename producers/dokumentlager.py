@@ -4,9 +4,10 @@ Rules:
 
 1. Only ciphertext comes here. Whoever calls ``create`` writes what a ``PackageWriter`` wrote.
 2. When ``commit`` returns, the package survives a power cut: the file is synced, renamed, and its folder synced.
-3. What was never committed is gone after ``abort``, and after a crash it is gone after ``sweep``. A committed package is never
-   removed because nobody refers to it: a database that was restored from a backup knows nothing of the packages that are newer
-   than the backup, and their søknader are on their topics. Such packages are counted, for an operator to judge.
+3. What was never committed is gone after ``abort``, and after a crash it is gone after ``sweep``. A committed package is not
+   removed there because nobody refers to it: a database that was restored from a backup knows nothing of the packages that are
+   newer than the backup, and their søknader are on their topics. Such packages are counted, and go when they are so old that no
+   receiver can ask for them (``producers.oppbevaring``).
 4. Files are mode 0600 and named by their id; a package never changes once it is there.
 """
 
@@ -25,6 +26,7 @@ from schemas.names import DokumentlagerId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from datetime import datetime
     from pathlib import Path
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -120,6 +122,14 @@ class Dokumentlager(Protocol):
         """Return every committed package."""
         ...
 
+    def stored_before(self, moment: datetime) -> frozenset[DokumentlagerId]:
+        """Return every committed package that was stored before a moment (aware UTC).
+
+        Raises:
+            StoreError: It cannot be seen.
+        """
+        ...
+
     def sweep(self, known: Collection[DokumentlagerId]) -> Swept:
         """Remove what is unfinished, and count what is unknown. Only while nothing is being written.
 
@@ -175,6 +185,15 @@ class DiskDokumentlager:
         """Return every committed package; see ``Dokumentlager``."""
         found = (_id_of(path) for path in self._folder.glob(f"*{_SUFFIX}"))
         return frozenset(dokumentlager_id for dokumentlager_id in found if dokumentlager_id is not None)
+
+    def stored_before(self, moment: datetime) -> frozenset[DokumentlagerId]:
+        """Return every package whose file was last written before a moment; see ``Dokumentlager``."""
+        found: set[DokumentlagerId] = set()
+        for dokumentlager_id in self.ids():
+            with suppress(PackageMissingError):  # another instance has just deleted it
+                if self._stat(dokumentlager_id).st_mtime < moment.timestamp():
+                    found.add(dokumentlager_id)
+        return frozenset(found)
 
     def sweep(self, known: Collection[DokumentlagerId]) -> Swept:
         """Remove what is unfinished, and count what is unknown; see ``Dokumentlager``."""

@@ -109,6 +109,10 @@ class Register:
         """Return why nothing may be taken in or relayed; None when it may."""
         return self._state.value or None
 
+    def level(self) -> bool:
+        """Return whether the database knows all that is on the topic."""
+        return self._state is State.LEVEL
+
     async def run(self) -> None:
         """Compare, then read on, through outages, until cancelled."""
         outage = AsyncRetrying(
