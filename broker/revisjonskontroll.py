@@ -21,7 +21,7 @@ from schemas.records import RevisjonRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from broker.operator_register import Register
+    from broker.operator_register import OperatorEntry, Register
     from broker.record import Incoming
 
 ULESELIG: Final = "uleselig"
@@ -31,6 +31,7 @@ HULL: Final = "hull"
 USIGNERT: Final = "usignert"
 SIGNATUR: Final = "signatur"
 UKJENT_OPERATOR: Final = "ukjent-operator"
+_MS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +126,33 @@ def signature_problem(act: Act, register: Register) -> Problem | None:
     entry = register.of_actor(record.aktor)
     if record.signatur is None:
         return Problem(USIGNERT, record.aktor, act.offset, "en operatørs handling er ikke signert")
-    if entry is None or not entry.is_active(record.tidspunkt):
-        text = "operatøren er ikke i registeret, eller var ikke operatør da"
-        return Problem(UKJENT_OPERATOR, record.aktor, act.offset, text)
+    text = _not_operator(act, entry)
+    if entry is None or text is not None:
+        return Problem(UKJENT_OPERATOR, record.aktor, act.offset, text or "")
     try:
         payload, _ = verify_jws(record.signatur, [entry.certificate], typ=SIGNATURE_TYPE)
     except SignatureError:
         return Problem(SIGNATUR, record.aktor, act.offset, "signaturen er ikke operatørens")
     if payload != canonical(record):
         return Problem(SIGNATUR, record.aktor, act.offset, "det som er signert er ikke det som står der")
+    return None
+
+
+def operator_problem(act: Act, register: Register) -> Problem | None:
+    """Return why an act that is only ever an operator's does not count, or None: an operator has signed for it."""
+    if not act.record.aktor.startswith(OPERATOR_PREFIX):
+        return Problem(USIGNERT, act.record.aktor, act.offset, "bare en operatør gjør slikt, og signerer det")
+    return signature_problem(act, register)
+
+
+def _not_operator(act: Act, entry: OperatorEntry | None) -> str | None:
+    """Return why whoever acted was no operator then: by the time in the act, which they wrote, and by Kafka's, which is later."""
+    navn = act.record.aktor.removeprefix(OPERATOR_PREFIX)
+    if entry is None:
+        return f"operatøren {navn} er ukjent i registeret på denne maskinen (operatorer.yaml); andre maskiners kan være et annet"
+    late = entry.fjernet is not None and act.at_ms >= round(entry.fjernet.timestamp() * _MS)
+    if late or not entry.is_active(act.record.tidspunkt):
+        return f"{navn} var ikke operatør da"
     return None
 
 

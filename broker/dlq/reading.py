@@ -90,7 +90,7 @@ async def read_dead_letters(
     Args:
         settings: Kafka, as ``broker``.
         katalog: Which kommuner there are, and who signs for them.
-        register: Says how many rounds the loop guard allows.
+        register: Whose acts count, and how many rounds the loop guard allows.
         now: Aware UTC.
         kommuner: Only these; all when none is named.
 
@@ -110,9 +110,7 @@ async def read_dead_letters(
     acts = await read_acts(settings, since_ms=min(oldest.values()))
     meldinger = {(letter.kommunenummer, letter.melding_id) for letter in letters.found if letter.melding_id is not None}
     answers = await _read_answers(settings, katalog, offsets, meldinger)
-    state = fold(
-        letters.ordered(), acts, answers, now=now, maks_runder=register.maks_runder, uleselige=letters.unreadable
-    )
+    state = fold(letters.ordered(), acts, answers, now=now, register=register, uleselige=letters.unreadable)
     return Lest(state, tuple(acts))
 
 

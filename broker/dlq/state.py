@@ -13,16 +13,20 @@ Rules:
 3. Order is that of the dead-letter topic, where a søknad's letters lie in one partition, each sak at the place of its *first*
    letter. What comes later of the same key waits behind the nearest earlier sak that is APEN, PARKERT or UTLOPT.
 4. "After" is by Kafka's own time stamps, which one clock gives; an answer repeated byte for byte has an old time in it.
-5. The order in which acts and answers are handed in changes nothing, but for acts on one letter: the last one counts.
+5. The order in which acts and answers are handed in changes nothing, but for acts on one letter: the last one counts. The same
+   bytes once more are no act more.
+6. Acts are operators' only, and one counts if its signature holds by the register that is at hand. One that does not moves
+   nothing, and is told of: who can write to the topic cannot close a letter.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from broker.revisjonskontroll import operator_problem
 from schemas.errors import InvalidNameError
 from schemas.names import Kommunenummer, MeldingId, Uuid
 
@@ -30,7 +34,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from broker.dlq.letters import Letter
+    from broker.operator_register import Register
     from broker.revisjonskontroll import Act
+    from schemas.names import Sha256
 
 GJENKJORT: Final = "dlq.gjenkjort"
 PARKERT: Final = "dlq.parkert"
@@ -50,6 +56,14 @@ Answers = Mapping[tuple[Kommunenummer, MeldingId], int]
 
 
 @dataclass(frozen=True, slots=True)
+class Tvil:
+    """An act that does not count, and why, in words for people."""
+
+    act: Act
+    tekst: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sak:
     """One melding that died, and how it stands.
 
@@ -59,7 +73,8 @@ class Sak:
         arsak: Why it is PARKERT or LUKKET: ``operator``, ``lokkevern`` or ``besvart``.
         bak: The sak that it waits behind (rule 3).
         venter: Those that wait behind it, in order.
-        handlinger: Acts on its letters, in the topic's order.
+        handlinger: Acts on its letters that count, in the topic's order.
+        uten_virkning: Those that do not (rule 6).
     """
 
     brev: tuple[Letter, ...]
@@ -68,6 +83,7 @@ class Sak:
     bak: Uuid | None
     venter: tuple[Uuid, ...]
     handlinger: tuple[Act, ...]
+    uten_virkning: tuple[Tvil, ...] = ()
 
     @property
     def first(self) -> Letter:
@@ -127,7 +143,7 @@ def fold(
     answers: Answers,
     *,
     now: datetime,
-    maks_runder: int,
+    register: Register,
     uleselige: Mapping[Kommunenummer, int] | None = None,
 ) -> Dodebrev:
     """Return how the dead letters stand.
@@ -137,16 +153,33 @@ def fold(
         acts: Of the revisjon, in the topic's order.
         answers: The fagsystem's.
         now: Aware UTC.
-        maks_runder: How many times a letter is sent again before the loop guard holds it.
+        register: Who the operators are and were, and how many times a letter is sent again before the loop guard holds it.
         uleselige: Records that are no letters, by kommune.
     """
-    done: dict[Uuid, list[Act]] = defaultdict(list)
-    for act in acts:
-        if act.record.handling in ACTS and (named := _uuid(act.record.objekt)) is not None:
-            done[named].append(act)
     groups = _group(letters)
-    judged = [_judge(group, done, answers, now, maks_runder) for group in groups]
-    return Dodebrev(_lined_up(groups, judged, done), dict(uleselige or {}))
+    done, doubtful = _weighed(acts, {letter.id for group in groups for letter in group}, register)
+    judged = [_judge(group, done, answers, now, register.maks_runder) for group in groups]
+    return Dodebrev(_lined_up(groups, judged, done, doubtful), dict(uleselige or {}))
+
+
+def _weighed(
+    acts: Iterable[Act], letters: Container[Uuid], register: Register
+) -> tuple[dict[Uuid, list[Act]], dict[Uuid, list[Tvil]]]:
+    """Return the acts on each letter that count, and those that do not (rules 5 and 6)."""
+    done: dict[Uuid, list[Act]] = defaultdict(list)
+    doubtful: dict[Uuid, list[Tvil]] = defaultdict(list)
+    seen: set[Sha256] = set()
+    for act in sorted(acts, key=lambda one: one.offset):
+        named = _uuid(act.record.objekt) if act.record.handling in ACTS else None
+        if named is None or named not in letters or act.digest in seen:
+            continue
+        seen.add(act.digest)
+        problem = operator_problem(act, register)
+        if problem is None:
+            done[named].append(act)
+        else:
+            doubtful[named].append(Tvil(act, problem.tekst))
+    return done, doubtful
 
 
 def _group(letters: Iterable[Letter]) -> list[list[Letter]]:
@@ -208,7 +241,10 @@ def _last(group: list[Letter], done: Mapping[Uuid, list[Act]]) -> str | None:
 
 
 def _lined_up(
-    groups: list[list[Letter]], judged: list[tuple[Tilstand, str | None]], done: Mapping[Uuid, list[Act]]
+    groups: list[list[Letter]],
+    judged: list[tuple[Tilstand, str | None]],
+    done: Mapping[Uuid, list[Act]],
+    doubtful: Mapping[Uuid, list[Tvil]],
 ) -> tuple[Sak, ...]:
     before: dict[int, Uuid | None] = {}
     behind: dict[Uuid, list[Uuid]] = defaultdict(list)
@@ -231,6 +267,7 @@ def _lined_up(
             handlinger=tuple(
                 sorted((act for letter in group for act in done.get(letter.id, ())), key=lambda act: act.offset)
             ),
+            uten_virkning=tuple(tvil for letter in group for tvil in doubtful.get(letter.id, ())),
         )
         for nr, (group, (tilstand, arsak)) in enumerate(zip(groups, judged, strict=True))
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,6 +169,29 @@ def test_an_unknown_or_removed_operator_shows(topic: Topic, kari: tuple[Operator
     topic.records.clear()
     topic.write(operator.aktor, signer=operator)
     assert topic.codes(operatorer.load()) == []
+
+
+def test_what_kafka_took_after_an_operator_was_removed_does_not_hold_whatever_time_it_says(
+    topic: Topic, kari: tuple[Operator, Operatorer], now: datetime
+) -> None:
+    operator, operatorer = kari
+    topic.now = now - timedelta(minutes=30)
+    operatorer.remove("kari", now)
+    for late in (-1, 1):
+        topic.records.clear()
+        topic.write(operator.aktor, signer=operator)
+        at_ms = round((now + timedelta(seconds=late)).timestamp() * 1000)
+        topic.records[0] = replace(topic.records[0], timestamp_ms=at_ms)
+        assert topic.codes(operatorer.load()) == ([(UKJENT_OPERATOR, 0)] if late > 0 else [])
+
+
+def test_an_unknown_operator_is_named_and_so_is_where_this_machine_looked(
+    topic: Topic, kari: tuple[Operator, Operatorer]
+) -> None:
+    topic.write(kari[0].aktor, signer=kari[0])
+    (problem,) = verify_revisjon(topic.records, EMPTY).problemer
+    assert "kari er ukjent" in problem.tekst
+    assert "operatorer.yaml" in problem.tekst
 
 
 @pytest.mark.parametrize("what", ["begrunnelse", "objekt", "handling", "detaljer"])

@@ -7,10 +7,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
+from broker.operator_register import OperatorEntry, Register
 from broker.record import DEAD_LETTER_HEADER, GJENKJORINGER_HEADER, Incoming, Outgoing
+from broker.revisjon_records import SIGNATURE_TYPE, canonical
 from broker.revisjonskontroll import Act
 from broker.routing import dead_letter_topic, soknad_topic
+from crypto.jws import sign_jws
 from schemas.codec import encode
 from schemas.names import (
     DigisosId,
@@ -30,6 +38,29 @@ OSLO = Kommunenummer("0301")
 
 def uuid(nr: int) -> str:
     return str(UUID(int=nr, version=4))
+
+
+KARI_KEY = ec.generate_private_key(ec.SECP256R1())
+"""One for the run: the acts that count are signed."""
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "operator-kari")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=365))
+        .sign(key, hashes.SHA256())
+    )
+
+
+KARI = OperatorEntry(
+    navn="kari", sertifikat=self_signed(KARI_KEY).public_bytes(Encoding.PEM).decode(), innfort=NOW - timedelta(days=1)
+)
 
 
 @dataclass
@@ -108,7 +139,14 @@ class Mailbox:
         )
         return dead.dead_letter_id
 
-    def act(self, handling: str, brev: str, aktor: str = "operator-kari") -> Act:
+    def register(self, rounds: int = 3, entry: OperatorEntry | None = KARI) -> Register:
+        return Register(maks_runder=rounds, operatorer=() if entry is None else (entry,))
+
+    def sign(self, payload: bytes) -> str:
+        """Sign as operator-kari."""
+        return sign_jws(payload, KARI_KEY, KARI.certificate, typ=SIGNATURE_TYPE)
+
+    def act(self, handling: str, brev: str, aktor: str = "operator-kari", *, signed: bool = True) -> Act:
         self.at_ms += 1000
         record = RevisjonRecord(
             revisjon_id=Uuid(uuid(20_000 + len(self.acts))),
@@ -117,6 +155,8 @@ class Mailbox:
             objekt=brev,
             tidspunkt=NOW + timedelta(seconds=len(self.acts)),
         )
+        if signed:
+            record = record.model_copy(update={"signatur": self.sign(canonical(record))})
         act = Act(record, Sha256.of(encode(record)), self.at_ms, len(self.acts))
         self.acts.append(act)
         return act

@@ -34,7 +34,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 def folded(mailbox: Mailbox, rounds: int = 3) -> Dodebrev:
     letters = [read_letter(one, Kommunenummer(one.topic.split(".")[1])) for one in mailbox.records]
-    return fold(letters, mailbox.acts, {}, now=NOW, maks_runder=rounds)
+    return fold(letters, mailbox.acts, {}, now=NOW, register=mailbox.register(rounds))
 
 
 def planned(mailbox: Mailbox, **utvalg: Any) -> Plan:

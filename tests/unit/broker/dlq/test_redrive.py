@@ -71,7 +71,7 @@ class Kafka:
             assert act is not None
             acts.append(act)
         letters = [read_letter(one, OSLO) for one in self.mailbox.records]
-        return fold(letters, acts, {}, now=NOW, maks_runder=3)
+        return fold(letters, acts, {}, now=NOW, register=self.mailbox.register())
 
     def plan(self, **utvalg: Any) -> Plan:
         return plan_redrive(self.state(), Utvalg(**utvalg))
@@ -80,8 +80,8 @@ class Kafka:
 class Signs:
     aktor = "operator-kari"
 
-    def sign(self, payload: bytes) -> str:
-        return f"signert:{Sha256.of(payload)}"
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.sign = mailbox.sign
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def new_redriver(topics: Kafka, mailbox: Mailbox, rate: float = 0) -> Redriver:
         return Sha256.of(there[-1].value or b"") if there else None
 
     writer = RevisjonWriter(topics, lambda: NOW, head)  # type: ignore[arg-type]  # it needs no more of a publisher
-    return Redriver(fetch=mailbox, publisher=topics, writer=writer, signer=Signs(), rate=rate)  # type: ignore[arg-type]  # see above
+    return Redriver(fetch=mailbox, publisher=topics, writer=writer, signer=Signs(mailbox), rate=rate)  # type: ignore[arg-type]  # see above
 
 
 def job(**changes: Any) -> Oppdrag:

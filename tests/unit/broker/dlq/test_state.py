@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 def folded(mailbox: Mailbox, now: datetime, answers: Answers | None = None, rounds: int = 3) -> Dodebrev:
     letters = [read_letter(one, Kommunenummer(one.topic.split(".")[1])) for one in mailbox.records]
-    return fold(letters, mailbox.acts, answers or {}, now=now, maks_runder=rounds)
+    return fold(letters, mailbox.acts, answers or {}, now=now, register=mailbox.register(rounds))
 
 
 def states(brev: Dodebrev) -> list[tuple[str, str | None]]:
@@ -74,6 +75,53 @@ def test_an_act_moves_its_letter(mailbox: Mailbox, now: datetime, handling: str,
     brev = mailbox.die()
     mailbox.act(handling, brev)
     assert states(folded(mailbox, now)) == [state]
+
+
+@pytest.mark.parametrize("handling", [GJENKJORT, PARKERT, LUKKET])
+@pytest.mark.parametrize("aktor", ["operator-kari", "operator-ukjent", "broker"])
+def test_an_act_that_nobody_has_signed_for_moves_nothing_and_is_told_of(
+    mailbox: Mailbox, now: datetime, handling: str, aktor: str
+) -> None:
+    mailbox.act(handling, mailbox.die(), aktor, signed=False)
+    (sak,) = folded(mailbox, now).saker
+    assert (sak.tilstand, sak.handlinger) == ("APEN", ())
+    (tvil,) = sak.uten_virkning
+    assert (tvil.act, bool(tvil.tekst)) == (mailbox.acts[0], True)
+
+
+def test_an_act_of_an_operator_whom_this_register_does_not_have_names_the_operator(
+    mailbox: Mailbox, now: datetime
+) -> None:
+    mailbox.act(LUKKET, mailbox.die())
+    letters = [read_letter(one, OSLO) for one in mailbox.records]
+    (sak,) = fold(letters, mailbox.acts, {}, now=now, register=mailbox.register(entry=None)).saker
+    assert sak.tilstand == "APEN"
+    assert "kari er ukjent" in sak.uten_virkning[0].tekst
+
+
+def test_what_a_removed_operator_signed_afterwards_does_not_count(mailbox: Mailbox, now: datetime) -> None:
+    brev = mailbox.die()
+    before = mailbox.act(PARKERT, brev)
+    mailbox.act(LUKKET, brev)
+    gone = (
+        mailbox.register()
+        .operatorer[0]
+        .model_copy(update={"fjernet": before.record.tidspunkt + timedelta(microseconds=1)})
+    )
+    letters = [read_letter(one, OSLO) for one in mailbox.records]
+    (sak,) = fold(letters, mailbox.acts, {}, now=now, register=mailbox.register(entry=gone)).saker
+    assert (sak.tilstand, [tvil.act.record.handling for tvil in sak.uten_virkning]) == ("PARKERT", [LUKKET])
+
+
+def test_a_signed_act_that_is_put_on_the_topic_once_more_is_the_one_that_it_was(
+    mailbox: Mailbox, now: datetime
+) -> None:
+    brev = mailbox.die()
+    closed = mailbox.act(LUKKET, brev)
+    mailbox.act(APNET, brev)
+    mailbox.acts.append(replace(closed, offset=99, at_ms=mailbox.later()))
+    (sak,) = folded(mailbox, now).saker
+    assert (sak.tilstand, len(sak.handlinger)) == ("APEN", 2)
 
 
 def test_the_last_act_counts(mailbox: Mailbox, now: datetime) -> None:
@@ -210,4 +258,4 @@ def test_every_letter_is_in_one_sak_whatever_order_topics_are_read_in(
     shuffled = list(mailbox.acts)
     rng.shuffle(shuffled)
     letters = [read_letter(one, OSLO) for one in mailbox.records]
-    assert fold(letters, shuffled, answers, now=now, maks_runder=3).saker == brev.saker
+    assert fold(letters, shuffled, answers, now=now, register=mailbox.register()).saker == brev.saker
