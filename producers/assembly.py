@@ -178,7 +178,9 @@ class Assembly:
             certificate=load_certificate(self._settings.mottak_certificate),
             health=health,
         )
-        drift = Drift(self._tokens, producer.avsender, self._outbox, producer.packages, self._guards, health)
+        drift = Drift(
+            self._tokens, producer.avsender, self._outbox, producer.packages, self._guards, health, self._clock
+        )
         app.include_router(drift_router(drift))
         self._copies.install(app, health, self._tokens, producer.avsender)
         return app

@@ -131,13 +131,21 @@ class Register:
                 async with asyncio.timeout(AGAIN_S):
                     await self._again.wait()
 
-    async def forget(self) -> None:
+    async def forget(self, also: Callable[[Connection], None] = lambda _: None) -> None:
         """Forget how far we have read: the topic is another, and a person has said that it is the right one.
+
+        Args:
+            also: Written in the same transaction.
 
         Raises:
             StoreError: It cannot be forgotten.
         """
-        await self._database.write(lambda connection: connection.execute("DELETE FROM transport_lest").rowcount)
+
+        def write(connection: Connection) -> None:
+            connection.execute("DELETE FROM transport_lest")
+            also(connection)
+
+        await self._database.write(write)
         self._again.set()
 
     async def restore(self, packages: Packages, known: Collection[DokumentlagerId]) -> AsyncIterator[Progress]:

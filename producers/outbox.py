@@ -255,6 +255,15 @@ class Outbox:
 
         return await self._database.write(write)
 
+    async def add(self, write: Callable[[Connection], None]) -> None:
+        """Run what puts messages in, in a transaction of its own, and wake whoever empties the outbox.
+
+        Raises:
+            StoreError: Nothing was changed.
+        """
+        await self._database.write(write)
+        self.added.set()
+
     async def gone(self, numbers: Collection[int]) -> frozenset[int]:
         """Return the places of ``numbers`` where there is nothing any more.
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from broker.revisjon_records import digest_of, new_record, revisjon_outgoing
 from producers.outbox_rows import ACTOR, ACTS, Message, insert_message
-from schemas.names import Kommunenummer, MeldingId, NavEksternRefId, Sha256
+from schemas.names import Kommunenummer, MeldingId, NavEksternRefId, Sha256, Uuid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from broker.sql import Connection
-    from schemas.names import Uuid
 
 REVISJON: Final = "REVISJON"
 NOBODYS: Final = Kommunenummer("0000")
@@ -28,7 +27,7 @@ _SOURCE: Final = "/producers"
 def write_act(
     connection: Connection,
     handling: str,
-    objekt: Uuid,
+    objekt: str,
     *,
     detaljer: Mapping[str, str],
     now: datetime,
@@ -39,7 +38,7 @@ def write_act(
     Args:
         connection: Of the transaction that the act tells of.
         handling: What was done, as words with dots.
-        objekt: To what: a melding, or a run.
+        objekt: To what: a melding, a run, or a topic.
         detaljer: Facts for machines: ids, digests, numbers.
         now: Aware UTC.
         begrunnelse: Why, in a person's words.
@@ -59,7 +58,7 @@ def write_act(
         connection,
         Message(
             digisos_id=ACTS,
-            melding_id=MeldingId(objekt),
+            melding_id=MeldingId(objekt) if isinstance(objekt, Uuid) else MeldingId.new(),
             kommunenummer=NOBODYS,
             nav_ekstern_ref_id=NavEksternRefId("revisjon"),
             type=REVISJON,

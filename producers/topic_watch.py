@@ -104,14 +104,23 @@ class TopicWatch:
         """Return each topic's verdict, and what to do about it."""
         return {name: (verdict.value, self._why.get(name)) for name, verdict in sorted(self._verdicts.items())}
 
-    async def accept(self, topic: str) -> Verdict:
+    async def accept(self, topic: str, also: Callable[[Connection], None] = lambda _: None) -> Verdict:
         """Take the topic as it is now for the one that we know, by a person's word, and return the new verdict.
+
+        Args:
+            topic: Its name.
+            also: Written in the same transaction.
 
         Raises:
             StoreError: It cannot be remembered.
             TransportError: Kafka does not answer.
         """
-        await self._database.write(lambda c: c.execute("DELETE FROM emne WHERE emne = ?", (topic,)).rowcount)
+
+        def write(connection: Connection) -> None:
+            connection.execute("DELETE FROM emne WHERE emne = ?", (topic,))
+            also(connection)
+
+        await self._database.write(write)
         self._asked.add(topic)
         await self.look()
         return self._verdicts.get(topic, Verdict.MISSING)

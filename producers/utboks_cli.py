@@ -46,6 +46,9 @@ TokenOption = Annotated[
         help="Maskinens access_token. Uten: hentes fra utstederen i `formidler up`.",
     ),
 ]
+ReasonOption = Annotated[
+    str | None, typer.Option("--begrunnelse", "-b", help="Hvorfor, for revisjonen. Uten personopplysninger.")
+]
 
 
 @app.command("vis", epilog="Eksempel: formidler utboks vis --json")
@@ -66,7 +69,14 @@ def show(data: DataOption, url: UrlOption = None, token: TokenOption = None, as_
 
 
 @app.command("gjenopprett", epilog="Eksempel: formidler utboks gjenopprett")
-def restore(data: DataOption, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002 - a flag
+def restore(
+    *,
+    data: DataOption,
+    begrunnelse: ReasonOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Les tilbake fra Kafka det en gjenopprettet database mangler: referanser, id-er, eier og kontrollsum.
 
     Kan kjøres på nytt; det som er der fra før, endres ikke.
@@ -74,7 +84,10 @@ def restore(data: DataOption, url: UrlOption = None, token: TokenOption = None, 
 
     async def read() -> dict[str, Any]:
         last: dict[str, Any] = {}
-        async with _intake(data, url, token) as http, http.stream("POST", f"{PREFIX}/gjenopprett") as answer:
+        async with (
+            _intake(data, url, token) as http,
+            http.stream("POST", f"{PREFIX}/gjenopprett", json={"begrunnelse": begrunnelse}) as answer,
+        ):
             if not answer.is_success:
                 await answer.aread()
                 raise refused(answer)
@@ -103,6 +116,7 @@ def accept(
     data: DataOption,
     emne: Annotated[str | None, typer.Argument(help="Emnets fulle navn.")] = None,
     alle: Annotated[bool, typer.Option("--alle", help="Alle som er laget på nytt, som når Kafka gikk tapt.")] = False,
+    begrunnelse: ReasonOption = None,
     url: UrlOption = None,
     token: TokenOption = None,
     as_json: JsonOption = False,
@@ -114,7 +128,8 @@ def accept(
     async def ask() -> list[dict[str, Any]]:
         async with _intake(data, url, token) as http:
             topics = [emne] if emne else _recreated(_document(await http.get(PREFIX)))
-            return [_document(await http.post(f"{PREFIX}/emner/{topic}/godta")) for topic in topics]
+            body = {"begrunnelse": begrunnelse}
+            return [_document(await http.post(f"{PREFIX}/emner/{topic}/godta", json=body)) for topic in topics]
 
     found = _run(ask())
     if as_json:

@@ -30,11 +30,13 @@ class Intake:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.bodies: list[bytes] = []
         self.answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, json=STATE)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert request.headers["Authorization"] == "Bearer maskin"
         self.asked.append(f"{request.method} {request.url.path}")
+        self.bodies.append(request.content)
         return self.answer(request)
 
 
@@ -99,6 +101,22 @@ def test_a_topic_is_accepted_by_name_or_all_that_were_made_anew(intake: Intake) 
     ]
     assert run("godta-emne").exit_code == 2
     assert run("godta-emne", "fiks.0301.soknad.v1", "--alle").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (("godta-emne", "fiks.0301.soknad.v1"), {"emne": "fiks.0301.soknad.v1", "dom": "nytt"}),
+        (("gjenopprett",), {"read": 0, "restored": 0, "conflicts": 0, "packages": 0, "done": True}),
+    ],
+)
+def test_a_reason_goes_along_when_there_is_one(
+    intake: Intake, command: tuple[str, ...], answer: dict[str, object]
+) -> None:
+    intake.answer = lambda _: httpx.Response(200, text=json.dumps(answer))
+    assert run(*command, "--begrunnelse", "Kafka gikk tapt").exit_code == 0
+    assert run(*command).exit_code == 0
+    assert [json.loads(body) for body in intake.bodies] == [{"begrunnelse": "Kafka gikk tapt"}, {"begrunnelse": None}]
 
 
 def test_a_topic_that_is_still_another_is_a_failure(intake: Intake) -> None:
