@@ -9,6 +9,8 @@ Rules:
 2. It is for one digest. When the selection is another by then, nothing is done, and the text says so.
 3. A proposal that was carried out to its end, or withdrawn, is not carried out again. One that was interrupted goes on.
 4. A proposal is old after ``VALID_FOR``.
+5. What an operator did without another's approval within ``ALONE_FOR`` counts against the limit together with what they do now:
+   each object once. Dead letters and recalls are counted each for itself.
 
 Who can get around it is said in ``broker.operatorer``.
 """
@@ -20,12 +22,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from broker.revisjonskontroll import Act, signature_problem
+from broker.revisjonskontroll import Act, operator_problem, signature_problem
 from schemas.errors import ApprovalError, InvalidNameError, SelectionChangedError
 from schemas.names import Sha256, Uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from datetime import datetime
 
     from broker.operator_register import Register
@@ -112,6 +114,39 @@ def proposals(acts: Iterable[Act]) -> dict[Uuid, Forslag]:
         elif record.handling in _STATES and (known := _named(record.objekt, found)) is not None:
             found[known.id] = _moved(known, act)
     return found
+
+
+def counting(acts: Iterable[Act], register: Register) -> list[Act]:
+    """Return the acts without those that would move a proposal and that no operator has signed."""
+    return [act for act in acts if act.record.handling not in _STATES or operator_problem(act, register) is None]
+
+
+def carried_out(acts: Iterable[Act], forslag: Forslag, handling: str, register: Register) -> set[Uuid]:
+    """Return the objects that an interrupted run of the proposal got done with, as operators have signed for."""
+    return {
+        Uuid(act.record.objekt)
+        for act in acts
+        if act.record.handling == handling
+        and act.record.detaljer.get("forslag") == forslag.id
+        and operator_problem(act, register) is None
+    }
+
+
+def done_alone(acts: Iterable[Act], aktor: str, handlinger: Container[str], since: datetime) -> set[str]:
+    """Return the objects that an operator has acted on since a moment, by Kafka's time, without another's approval."""
+    return {
+        act.record.objekt
+        for act in acts
+        if act.record.aktor == aktor
+        and act.record.handling in handlinger
+        and "forslag" not in act.record.detaljer
+        and act.at_ms >= to_ms(since)
+    }
+
+
+def to_ms(moment: datetime) -> int:
+    """Return a moment as Kafka has it: milliseconds since 1970."""
+    return round(moment.timestamp() * 1000)
 
 
 def check_approval(forslag: Forslag, aktor: str, register: Register, now: datetime) -> None:

@@ -1,7 +1,8 @@
 """An operator's desk: reads how the dead letters stand, and carries out what one operator may, or two together.
 
-``redrive``, ``park``, ``lukk`` and ``apne`` on more letters than ``Register.grense`` become a proposal; ``approve`` by another
-operator carries it out on exactly the letters it was made for (``broker.styring``). Every act is signed by who does it.
+``redrive``, ``park``, ``lukk`` and ``apne`` on more letters than ``Register.grense``, with those that the operator reached alone
+the last ``styring.ALONE_FOR``, become a proposal; ``approve`` by another operator carries it out on exactly the letters it was
+made for (``broker.styring``). Every act is signed by who does it.
 """
 
 from __future__ import annotations
@@ -19,23 +20,28 @@ from broker.dlq import plan as planning
 from broker.dlq.plan import Utvalg, choose, plan_redrive
 from broker.dlq.reading import read_dead_letters
 from broker.dlq.redrive import DEFAULT_RATE, Oppdrag, Redriver, Utfall
-from broker.dlq.state import APNET, GJENKJORT, LUKKET, PARKERT
+from broker.dlq.state import ACTS, APNET, GJENKJORT, LUKKET, PARKERT
 from broker.kafka.fetcher import KafkaFetcher
 from broker.kafka.publisher import KafkaPublisher
 from broker.revisjon import RevisjonWriter
 from broker.revisjon_reading import find_head, read_acts
 from broker.styring import (
+    ALONE_FOR,
     FORESLATT,
     GODKJENT,
     TRUKKET,
     UTFORT,
     Forslag,
+    carried_out,
     check_approval,
     check_selection,
+    counting,
+    done_alone,
     needs_approval,
     proposal_details,
     proposals,
     selection_digest,
+    to_ms,
 )
 from schemas.errors import ApprovalError, GovernedActError
 from schemas.names import Uuid
@@ -51,7 +57,6 @@ if TYPE_CHECKING:
     from broker.katalog import Katalog
     from broker.operator_register import Register
     from broker.operatorer import Operator, Operatorer
-    from broker.revisjonskontroll import Act
     from schemas.names import Kommunenummer
 
 Merking = Literal["dlq.parkert", "dlq.lukket", "dlq.apnet"]
@@ -145,7 +150,7 @@ class Desk:
             plan = plan_redrive(lest.brev, utvalg)
             if not plan.steg:
                 return Resultat(plan)
-            if needs_approval(len(plan.steg), self.register):
+            if await self._reaches_many({step.letter.id for step in plan.steg}, operator):
                 frozen = _frozen(utvalg, lest)
                 digest = plan_redrive(lest.brev, frozen).digest()
                 details = proposal_details(planning.HANDLING, frozen.to_json(), digest, len(plan.steg))
@@ -171,7 +176,7 @@ class Desk:
             ids = choose(lest.brev, utvalg, handling)
             if not ids:
                 return Resultat()
-            if needs_approval(len(ids), self.register):
+            if await self._reaches_many(ids, operator):
                 frozen = _frozen(utvalg, lest)
                 digest = selection_digest(handling, choose(lest.brev, frozen, handling))
                 details = proposal_details(handling, frozen.to_json(), digest, len(ids))
@@ -185,7 +190,7 @@ class Desk:
         Raises:
             TransportError: Kafka does not answer, or refuses.
         """
-        return proposals(await read_acts(self.kafka))
+        return proposals(counting(await read_acts(self.kafka), self.register))
 
     async def approve(self, forslag_id: Uuid, operator: Operator, gang: Gang | None = None) -> Resultat:
         """Approve another operator's proposal and carry it out; goes on with one that was interrupted.
@@ -202,11 +207,11 @@ class Desk:
         """
         async with self._acting(operator) as hand:
             acts = await read_acts(self.kafka)
-            forslag = _known(proposals(acts), forslag_id)
+            forslag = _known(proposals(counting(acts, self.register)), forslag_id)
             check_approval(forslag, operator.aktor, self.register, self.clock())
             utvalg = _read_utvalg(forslag)
             lest = await self.read(utvalg.kommuner)
-            done = _done(acts, forslag)
+            done = carried_out(acts, forslag, MERKINGER.get(forslag.handling, GJENKJORT), self.register)
             if forslag.handling in MERKINGER:
                 ids = tuple(one for one in choose(lest.brev, utvalg, forslag.handling) if one not in done)
                 check_selection(forslag, [*ids, *done])
@@ -232,6 +237,12 @@ class Desk:
         async with self._acting(operator) as hand:
             forslag = _known(await self.proposals(), forslag_id)
             await hand.write(TRUKKET, forslag.id, {}, begrunnelse)
+
+    async def _reaches_many(self, ids: Iterable[Uuid], operator: Operator) -> bool:
+        """Return whether these letters are more than one operator may reach alone, with those of the last day."""
+        since = self.clock() - ALONE_FOR
+        acts = await read_acts(self.kafka, since_ms=to_ms(since))
+        return needs_approval(len({*ids, *done_alone(acts, operator.aktor, ACTS, since)}), self.register)
 
     @asynccontextmanager
     async def _acting(self, operator: Operator) -> AsyncGenerator[_Hand]:
@@ -296,16 +307,6 @@ def _frozen(utvalg: Utvalg, lest: Lest) -> Utvalg:
     """Return the selection as a proposal has it: letters that come later are no part of it."""
     newest = max((letter.at_ms for sak in lest.brev.saker for letter in sak.brev), default=0)
     return utvalg.model_copy(update={"for_ms": newest + 1})
-
-
-def _done(acts: Iterable[Act], forslag: Forslag) -> set[Uuid]:
-    """Return the letters that an interrupted run of the proposal got done with."""
-    wanted = MERKINGER.get(forslag.handling, GJENKJORT)
-    return {
-        Uuid(act.record.objekt)
-        for act in acts
-        if act.record.handling == wanted and act.record.detaljer.get("forslag") == forslag.id
-    }
 
 
 def _known(found: Mapping[Uuid, Forslag], forslag_id: Uuid) -> Forslag:

@@ -17,8 +17,11 @@ from broker.styring import (
     UTFORT,
     VALID_FOR,
     Forslag,
+    carried_out,
     check_approval,
     check_selection,
+    counting,
+    done_alone,
     needs_approval,
     proposal_details,
     proposals,
@@ -193,3 +196,45 @@ def test_a_second_proposal_under_the_same_id_changes_nothing(office: Office) -> 
     details = proposal_details("dlq.lukk", "{}", selection_digest("dlq.lukk", ["alt"]), 1)
     office.sign(office.ola, FORESLATT, forslag.id, details)
     assert proposals(office.acts)[forslag.id] == forslag
+
+
+@pytest.mark.parametrize("handling", [GODKJENT, TRUKKET, UTFORT])
+def test_what_no_operator_has_signed_moves_no_proposal(office: Office, handling: str) -> None:
+    forslag = office.propose()
+    for aktor in (office.ola.aktor, "broker"):
+        record = new_record(aktor, handling, forslag.id, now=office.now, forrige=None)
+        office.acts.append(Act(record, Sha256.of(encode(record)), 0, len(office.acts)))
+    assert proposals(counting(office.acts, office.register))[forslag.id].tilstand == "FORESLATT"
+    office.sign(office.ola, handling, forslag.id)
+    assert proposals(counting(office.acts, office.register))[forslag.id].tilstand != "FORESLATT"
+
+
+def test_an_interrupted_run_is_done_with_what_its_operators_signed_and_no_more(office: Office) -> None:
+    forslag = office.propose()
+    done, forged, others = Uuid.new(), Uuid.new(), Uuid.new()
+    office.sign(office.ola, "dlq.gjenkjort", done, {"forslag": forslag.id})
+    office.sign(office.ola, "dlq.gjenkjort", others)
+    record = new_record(
+        office.ola.aktor, "dlq.gjenkjort", forged, now=office.now, forrige=None, detaljer={"forslag": forslag.id}
+    )
+    office.acts.append(Act(record, Sha256.of(encode(record)), 0, 9))
+    assert carried_out(office.acts, forslag, "dlq.gjenkjort", office.register) == {done}
+
+
+def test_what_an_operator_did_alone_is_counted_and_nothing_else_is(office: Office) -> None:
+    wanted = {"dlq.gjenkjort", "dlq.lukket"}
+    office.sign(office.kari, "dlq.gjenkjort", "gammelt")
+    since = office.now
+    office.acts[-1] = Act(office.acts[-1].record, office.acts[-1].digest, round(since.timestamp() * 1000) - 1, 0)
+
+    def later(who: Operator, handling: str, objekt: str, detaljer: dict[str, str] | None = None) -> None:
+        act = office.sign(who, handling, objekt, detaljer)
+        office.acts[-1] = Act(act.record, act.digest, round(since.timestamp() * 1000), act.offset)
+
+    later(office.kari, "dlq.gjenkjort", "a")
+    later(office.kari, "dlq.lukket", "a")
+    later(office.kari, "dlq.lukket", "b")
+    later(office.kari, "dlq.gjenkjoring.startet", "c")
+    later(office.kari, "dlq.lukket", "d", {"forslag": Uuid.new()})
+    later(office.ola, "dlq.lukket", "e")
+    assert done_alone(office.acts, office.kari.aktor, wanted, since) == {"a", "b"}
