@@ -20,7 +20,7 @@ from broker.cli.output import EXIT_OK, EXIT_REFUSED, console, errors, print_json
 from broker.dlq.desk import Desk, Gang, Resultat
 from broker.dlq.plan import Utvalg, plan_redrive
 from broker.dlq.redrive import DEFAULT_RATE, Utfall
-from broker.dlq.state import Sak
+from broker.dlq.state import Sak, Tvil
 from broker.kafka.fetcher import KafkaFetcher
 from broker.operatorer import Operator, Operatorer
 from broker.runtime import run_command
@@ -60,15 +60,19 @@ def list_letters(
 ) -> None:
     """List døde brev etter årsak: kode, trinn og kommune. Lukkede vises bare med --alle."""
     utvalg = _utvalg(brev=None, kommune=kommune, kode=kode, skjema=skjema, fra=fra, til=til)
-    saker, unreadable = run_command(_listed(data, utvalg, closed=alle))
+    saker, unreadable, found = run_command(_listed(data, utvalg, closed=alle))
     now = clock_of(data)()
     if as_json:
-        document: dict[str, Any] = {"grupper": shown.groups(saker, now), "uleselige": unreadable}
+        document: dict[str, Any] = {
+            "grupper": shown.groups(saker, now),
+            "uleselige": unreadable,
+            "utenVirkning": len(found),
+        }
         print_json(document | ({"brev": [shown.sak_document(sak) for sak in saker]} if detaljer else {}))
     elif detaljer:
-        shown.show_details(saker)
+        shown.show_details(saker, found)
     else:
-        shown.show_groups(shown.groups(saker, now), unreadable)
+        shown.show_groups(shown.groups(saker, now), unreadable, found)
 
 
 @app.command("show", epilog="Eksempel: formidler dlq show 0d2c7f5e-3a51-5d0e-8a3c-0a6a5f7a2b11")
@@ -108,8 +112,9 @@ def redrive(
 ) -> None:
     """Send døde brev på nytt, slik de kom. Rekkefølgen i hver søknad holdes: det som venter bak et brev, går etter det.
 
-    Flere enn grensen (`formidler operator list`) blir et forslag som en annen operatør må godkjenne. Ctrl-C stopper i orden, og
-    den samme kommandoen fortsetter der den sluttet. Avslutter med 1 når noe ikke gikk eller er igjen.
+    Flere enn grensen (`formidler operator list`) blir et forslag som en annen operatør må godkjenne; det du har gjort alene siste
+    24 timer, telles med. Ctrl-C stopper i orden, og den samme kommandoen fortsetter der den sluttet. Avslutter med 1 når noe ikke
+    gikk eller er igjen.
     """
     utvalg = _utvalg(brev=brev, kommune=kommune, kode=kode, skjema=skjema, fra=fra, til=til, tving=tving)
     _demand_choice(utvalg, alle=alle)
@@ -276,10 +281,11 @@ async def _desk(data: Path) -> Desk:
     return Desk(data, kafka, await read_katalog(kafka), Operatorer(data), clock_of(data))
 
 
-async def _listed(data: Path, utvalg: Utvalg, *, closed: bool) -> tuple[list[Sak], int]:
+async def _listed(data: Path, utvalg: Utvalg, *, closed: bool) -> tuple[list[Sak], int, list[Tvil]]:
     brev = (await (await _desk(data)).read(utvalg.kommuner)).brev
-    saker = [sak for sak in brev.saker if utvalg.matches(sak) and (closed or sak.tilstand != "LUKKET")]
-    return saker, sum(brev.uleselige.values())
+    chosen = [sak for sak in brev.saker if utvalg.matches(sak)]
+    saker = [sak for sak in chosen if closed or sak.tilstand != "LUKKET"]
+    return saker, sum(brev.uleselige.values()), shown.doubts(chosen)
 
 
 async def _planned(data: Path, utvalg: Utvalg) -> Any:
@@ -302,8 +308,7 @@ async def _shown(data: Path, wanted: Uuid) -> dict[str, Any]:
             record = await fetcher.fetch(place.topic, place.partition, place.offset)
             headers = {"headere": shown.header_document(record.headers)}
             rounds.append(shown.letter_document(decode(DeadLetterRecord, record.value)) | headers)
-    acts = [shown.act_document(act) for act in sak.handlinger]
-    return shown.sak_document(sak) | {"brev": rounds, "handlinger": acts}
+    return shown.sak_document(sak) | {"brev": rounds, "handlinger": shown.act_documents(sak)}
 
 
 def _marked(data: Path, operator: str | None, handling: str, utvalg: Utvalg, why: str, *, as_json: bool) -> Resultat:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from broker.dlq.desk import Resultat
     from broker.dlq.plan import Plan
-    from broker.dlq.state import Sak
+    from broker.dlq.state import Sak, Tvil
     from broker.revisjonskontroll import Act
     from broker.styring import Forslag
     from schemas.records import DeadLetterRecord
@@ -62,7 +62,24 @@ def sak_document(sak: Sak) -> dict[str, Any]:
         "strippet": letter.is_stripped,
         "bak": sak.bak,
         "venter": list(sak.venter),
+        "utenVirkning": len(sak.uten_virkning),
     }
+
+
+def doubts(saker: Iterable[Sak]) -> list[Tvil]:
+    """Return the acts on these that do not count."""
+    return [tvil for sak in saker for tvil in sak.uten_virkning]
+
+
+def show_doubts(found: Sequence[Tvil]) -> None:
+    """Print how many acts do not count, and why."""
+    if found:
+        console.print(
+            f"[red]{len(found)} handlinger teller ikke[/]; se `formidler dlq show ID` og `formidler revisjon verify`:",
+            soft_wrap=True,
+        )
+    for why, count in Counter(tvil.tekst for tvil in found).most_common():
+        console.print(f"  {count} fordi {escape(why)}", soft_wrap=True)
 
 
 def groups(saker: Iterable[Sak], now: datetime) -> list[dict[str, Any]]:
@@ -90,8 +107,8 @@ def groups(saker: Iterable[Sak], now: datetime) -> list[dict[str, Any]]:
     return sorted(documents, key=lambda one: (-one["nodhjelp"], -one["antall"], one["kode"], one["kommunenummer"]))
 
 
-def show_groups(documents: Sequence[dict[str, Any]], unreadable: int) -> None:
-    """Print the groups."""
+def show_groups(documents: Sequence[dict[str, Any]], unreadable: int, found: Sequence[Tvil]) -> None:
+    """Print the groups, and what is doubtful: records that cannot be read, acts that do not count."""
     rows = [
         (
             escape(d["kode"]),
@@ -114,10 +131,11 @@ def show_groups(documents: Sequence[dict[str, Any]], unreadable: int) -> None:
         console.print("ingen døde brev")
     if unreadable:
         console.print(f"[red]{unreadable} oppføringer kan ikke leses[/]: de er ikke døde brev fra en konnektor herfra")
+    show_doubts(found)
 
 
-def show_details(saker: Iterable[Sak]) -> None:
-    """Print one line for each sak."""
+def show_details(saker: Iterable[Sak], found: Sequence[Tvil]) -> None:
+    """Print one line for each sak, and the acts that do not count."""
     rows = [
         (
             sak.id,
@@ -131,6 +149,7 @@ def show_details(saker: Iterable[Sak]) -> None:
         for sak in saker
     ]
     table("Brev", "Tilstand", "Kommune", "Kode", "Type", "Runder", "Venter bak", rows=rows)
+    show_doubts(found)
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -201,7 +220,8 @@ def show_result(resultat: Resultat, what: str) -> None:
         show_plan(resultat.plan, done=True)
     if resultat.forslag is not None and not resultat.utfort:
         console.print(
-            f"Det er flere enn du kan gjøre alene. Forslaget er [bold]{resultat.forslag}[/]; en annen operatør kjører:\n"
+            "Det er flere enn du kan gjøre alene i løpet av 24 timer. "
+            f"Forslaget er [bold]{resultat.forslag}[/]; en annen operatør kjører:\n"
             f"  formidler dlq approve {resultat.forslag}",
             soft_wrap=True,
         )
@@ -243,8 +263,13 @@ def header_document(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     return {name: _text(value) for name, value in headers}
 
 
-def act_document(act: Act) -> dict[str, Any]:
-    """Return an act on a letter."""
+def act_documents(sak: Sak) -> list[dict[str, Any]]:
+    """Return the acts on a letter in their order, those that do not count too."""
+    acts = [(act, None) for act in sak.handlinger] + [(tvil.act, tvil.tekst) for tvil in sak.uten_virkning]
+    return [_act_document(act, why) for act, why in sorted(acts, key=lambda one: one[0].offset)]
+
+
+def _act_document(act: Act, teller_ikke: str | None) -> dict[str, Any]:
     record = act.record
     return {
         "tidspunkt": timestamp(record.tidspunkt),
@@ -252,6 +277,7 @@ def act_document(act: Act) -> dict[str, Any]:
         "handling": record.handling,
         "begrunnelse": record.begrunnelse,
         "detaljer": record.detaljer,
+        "tellerIkke": teller_ikke,
     }
 
 
@@ -289,6 +315,8 @@ def show_sak(document: dict[str, Any]) -> None:
     for act in document["handlinger"]:
         why = escape(act["begrunnelse"] or "")
         console.print(f"\n{act['tidspunkt']} {escape(act['aktor'])} {act['handling']}: {why}", soft_wrap=True)
+        if act["tellerIkke"] is not None:
+            console.print(f"  [red]TELLER IKKE[/]: {escape(act['tellerIkke'])}", soft_wrap=True)
 
 
 def _text(value: bytes) -> str:

@@ -1,18 +1,32 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from broker.cli import dlq_show
-from broker.cli.dlq_show import WHY, groups, header_document, show_groups, show_result
+from broker.cli.dlq_show import (
+    WHY,
+    act_documents,
+    doubts,
+    groups,
+    header_document,
+    sak_document,
+    show_details,
+    show_groups,
+    show_result,
+    show_sak,
+)
 from broker.dlq import plan
 from broker.dlq.desk import Resultat
 from broker.dlq.letters import Letter, Position
 from broker.dlq.redrive import Utfall
-from broker.dlq.state import LOKKEVERN, Sak
-from schemas.names import Kommunenummer, Uuid
+from broker.dlq.state import LOKKEVERN, Sak, Tvil
+from broker.revisjonskontroll import Act
+from schemas.names import Kommunenummer, Sha256, Uuid
+from schemas.records import RevisjonRecord
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -44,7 +58,7 @@ def test_headers_that_are_no_text_are_shown_as_hex() -> None:
 
 
 def test_what_could_not_be_read_is_told_beside_the_groups(capsys: pytest.CaptureFixture[str]) -> None:
-    show_groups([], 3)
+    show_groups([], 3, [])
     said = capsys.readouterr().out
     assert "ingen døde brev" in said
     assert "3 oppføringer kan ikke leses" in said
@@ -65,3 +79,31 @@ def test_what_did_not_go_and_what_is_left_is_told(capsys: pytest.CaptureFixture[
     assert "transport.for-stor" in said
     assert "1 brev er igjen" in said
     assert dlq_show.result_document(Resultat(utfall=utfall, utfort=True))["igjen"] == 1
+
+
+def doubtful(objekt: str = "x") -> Tvil:
+    record = RevisjonRecord(
+        revisjon_id=Uuid.new(), aktor="operator-kari", handling="dlq.lukket", objekt=objekt, tidspunkt=NOW
+    )
+    return Tvil(Act(record, Sha256("a" * 64), 0, 0), "operatøren kari er ukjent her")
+
+
+def test_acts_that_do_not_count_are_told_of_beside_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    some = replace(sak(), uten_virkning=(doubtful(), doubtful()))
+    show_groups(groups([some], NOW), 0, doubts([some]))
+    told = capsys.readouterr().out
+    show_details([some], doubts([some]))
+    for said in (told, capsys.readouterr().out):
+        assert "2 handlinger teller ikke" in said
+        assert "operatøren kari er ukjent her" in said
+    show_groups([], 0, doubts([sak()]))
+    assert "teller ikke" not in capsys.readouterr().out
+    assert sak_document(some)["utenVirkning"] == 2
+
+
+def test_an_act_that_does_not_count_is_shown_as_one_in_the_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    some = replace(sak(), uten_virkning=(doubtful(),), handlinger=(doubtful().act,))
+    acts = act_documents(some)
+    assert [act["tellerIkke"] for act in acts] == [None, "operatøren kari er ukjent her"]
+    show_sak(sak_document(some) | {"brev": [], "handlinger": acts})
+    assert capsys.readouterr().out.count("TELLER IKKE: operatøren kari er ukjent her") == 1
