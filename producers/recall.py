@@ -227,12 +227,12 @@ class Tilbakekaller:
     async def _note(self, krav: Krav, token: str, register: Register, now: datetime) -> Tilbakekalling | None:
         """Note a demand with the exact meldinger that it is for, as an act or a proposal; return what has its id."""
         ids = await self._check(krav.handling, krav.utvalg, krav.digest)
-        if krav.antall != len(ids):  # it is what counts against the limit
+        if krav.antall != len(ids):  # it is what the revisjon and the lists show
             raise SelectionChangedError("kravet sier et annet antall enn utvalget har. Ingenting er gjort")
 
         def write(connection: Connection) -> Tilbakekalling | None:
             alone = recall_rows.done_alone(connection, krav.aktor, now - ALONE_FOR)
-            state = FORESLATT if needs_approval(len(ids) + alone, register) else GODKJENT
+            state = FORESLATT if needs_approval(len(alone.union(ids)), register) else GODKJENT
             if recall_rows.add(connection, krav, token, state, now):
                 recall_rows.keep_signed(connection, krav.id, ids)
                 details = {"handling": krav.handling, "antall": str(len(ids)), "digest": krav.digest}

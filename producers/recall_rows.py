@@ -161,14 +161,14 @@ def signed(connection: Connection, recall: Uuid, utvalg: Utvalg, *, etter: int, 
     return Side(kopier, [one for one in ids if one not in still], int(rows[-1][0]))
 
 
-def done_alone(connection: Connection, aktor: str, since: datetime) -> int:
-    """Return how many meldinger the acts of one operator reached since a moment without anybody's approval."""
-    row = connection.execute(
-        "SELECT COALESCE(sum(antall), 0) FROM tilbakekalling"
-        " WHERE aktor = ? AND godkjent_av IS NULL AND tilstand <> ? AND tidspunkt_ms > ?",
+def done_alone(connection: Connection, aktor: str, since: datetime) -> set[MeldingId]:
+    """Return the meldinger that the acts of one operator reached since a moment without anybody's approval."""
+    rows = connection.execute(
+        "SELECT DISTINCT m.melding_id FROM tilbakekalling_melding m JOIN tilbakekalling t ON t.id = m.tilbakekalling"
+        " WHERE t.aktor = ? AND t.godkjent_av IS NULL AND t.tilstand <> ? AND t.tidspunkt_ms > ?",
         (aktor, FORESLATT, to_ms(since)),
-    ).fetchone()
-    return int(row[0])
+    )
+    return {MeldingId(row[0]) for row in rows.fetchall()}
 
 
 def withdrawn(connection: Connection, melding_id: MeldingId) -> bool:
