@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import until
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -38,12 +39,10 @@ class Topics:
 
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
-        self.changed = asyncio.Event()
 
     async def publish(self, outgoing: Outgoing) -> RecordPosition:
         await asyncio.sleep(0)
         self.records.append(outgoing)
-        self.changed.set()
         return RecordPosition(outgoing.topic, 0, len(self.records))
 
     def types(self) -> list[str]:
@@ -56,12 +55,7 @@ class Topics:
         return [decode(SoknadRecord, record.value or b"") for record in self.records if record.topic == SOKNAD]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                self.changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):
-                        await self.changed.wait()
+        await until(condition)
 
 
 class Kommune:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from patience import until
 
 from broker.record import Outgoing, RecordPosition
 from producers import holds as holds_module
@@ -38,11 +39,9 @@ class Topics:
         self.records: list[Outgoing] = []
         self.tried = 0
         self.refuse: Callable[[Outgoing], TransportError | None] = lambda _: None
-        self.changed = asyncio.Event()
 
     async def publish(self, outgoing: Outgoing) -> RecordPosition:
         self.tried += 1
-        self.changed.set()
         await asyncio.sleep(0)
         error = self.refuse(outgoing)
         if error is not None:
@@ -57,12 +56,7 @@ class Topics:
         ]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                self.changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):
-                        await self.changed.wait()
+        await until(condition)
 
 
 @asynccontextmanager

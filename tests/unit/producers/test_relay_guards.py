@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from patience import until
 
 from broker.record import Outgoing, RecordPosition
 from producers import holds as holds_module
@@ -40,16 +41,13 @@ class Topics:
         self.refuse: Callable[[Outgoing], TransportError | None] = lambda _: None
         self.go = asyncio.Event()
         self.go.set()
-        self.changed = asyncio.Event()
 
     async def publish(self, outgoing: Outgoing) -> RecordPosition:
         self.tried.append(outgoing)
-        self.changed.set()
         await self.go.wait()
         if (error := self.refuse(outgoing)) is not None:
             raise error
         self.records.append(outgoing)
-        self.changed.set()
         return RecordPosition(outgoing.topic, 0, len(self.records))
 
     def types(self) -> list[str]:
@@ -59,12 +57,7 @@ class Topics:
         ]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                self.changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.02):
-                        await self.changed.wait()
+        await until(condition)
 
     async def stay_untried(self) -> None:
         """See over many rounds of the relay that nothing is published."""
