@@ -282,7 +282,7 @@ def _act(
             errors.print(f"fortsetter {begun['id']}, med de meldingene den ble signert for", soft_wrap=True)
         else:
             signed = utvalg.model_copy(update={"til_nr": found["tilNr"]}).to_json()
-            begun = {**found, "id": Uuid.new(), "utvalg": signed, "begrunnelse": why}
+            begun = dict[str, Any](found, id=Uuid.new(), utvalg=signed, begrunnelse=why)
         krav = Krav(
             aktor=who.aktor,
             tidspunkt=now,
