@@ -171,7 +171,8 @@ class Forsegler:
         try:
             recipient = self.recipient(message.kommunenummer)
         except CertificateError:
-            self.refresh()
+            if self.refresh():  # who looks next sees no difference, and would not wake anybody
+                self._kopier.wake()
             return False
         parent = header(message.outgoing.headers, TRACEPARENT)
         await self.reseal(message.melding_id, recipient, queued=queued, traceparent=parent.decode() if parent else None)

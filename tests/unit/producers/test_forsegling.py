@@ -274,6 +274,22 @@ async def test_nothing_is_published_to_a_kommune_that_the_katalog_does_not_know_
         await topics.until(lambda: topics.types() == ["AKSEPTERT", "SOKNAD", "SENDT"])
 
 
+async def test_a_topic_that_is_found_open_while_a_message_is_looked_at_wakes_the_relay(
+    world: Any, make_sending: Any, kommune: Kommune, forsegler: Forsegler
+) -> None:
+    kommune.revoke()
+    forsegler.refresh()
+    await post(world, make_sending)
+    _, queued = await world.queued()
+    new = {"kommunenummer": Kommunenummer("4601"), "sertifikater": (kommune._entry(world.keys.kommune),)}
+    world.katalog.put(world.katalog.get(OSLO).model_copy(update=new))
+    world.outbox.added.clear()
+
+    assert not await forsegler.current(queued)
+    assert not forsegler.closed("fiks.4601.soknad.v1")
+    assert world.outbox.added.is_set()
+
+
 async def test_what_came_later_for_the_same_soknad_stays_behind_what_is_sealed_again(
     world: Any, make_sending: Any, kommune: Kommune, forsegler: Forsegler
 ) -> None:
