@@ -194,20 +194,22 @@ async def test_when_a_message_that_can_never_be_published_has_gone_another_way_w
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE utboks SET verdi = x'00', headere = '[]' WHERE nr = ?",
-        """UPDATE utboks SET headere = '[["fiks_nokkel_id", "x"]]' WHERE nr = ?""",
-        """UPDATE utboks SET headere = '[["fiks_gyldig_til", "x"]]' WHERE nr = ?""",
-        "UPDATE utboks SET headere = '[[' WHERE nr = ?",
-        "UPDATE utboks SET melding_id = 'x' WHERE nr = ?",
+        {"verdi": b"\0", "headere": "[]"},
+        {"headere": '[["fiks_nokkel_id", "x"]]'},
+        {"headere": '[["fiks_gyldig_til", "x"]]'},
+        {"headere": "[["},
+        {"melding_id": "x"},
     ],
+    ids=["verdi", "nokkel", "frist", "headere", "melding_id"],
 )
 async def test_a_row_that_cannot_be_read_holds_its_own_soknad_alone_with_one_alarm(
-    world: Any, keys: Any, make_sending: Any, damage: str
+    world: Any, keys: Any, make_sending: Any, damage: dict[str, Any]
 ) -> None:
     topics = Topics()
     await world.post(make_sending(seed=1, encrypt_for=keys.mottak), path="0301/skadet")
     _, queued = await world.queued()
-    await world.database.write(lambda connection: connection.execute(damage, (queued.nr,)).rowcount)
+    change = f"UPDATE utboks SET {', '.join(f'{name} = ?' for name in damage)} WHERE nr = ?"
+    await world.database.write(lambda connection: connection.execute(change, (*damage.values(), queued.nr)).rowcount)
     await world.post(make_sending(seed=2, encrypt_for=keys.mottak), path="0301/hel")
     sealing = Forsegler(world.katalog, world.kopier, world.clock)
     sealing.refresh()
