@@ -102,6 +102,7 @@ class Relay:
         self._others = collaborators or Collaborators()
         self._topics: Holds[str] = Holds(jitter)
         self._packages: Holds[DigisosId] = Holds(jitter)
+        self._damaged: dict[DigisosId, int] = {}
         self._expired: Holds[DigisosId] = Holds(jitter)
         self._store: Holds[str] = Holds(jitter)
         self._stuck: frozenset[int] = frozenset()
@@ -158,15 +159,23 @@ class Relay:
         while True:
             try:
                 self._backlog = await self._outbox.backlog()
-                if gone := await self._outbox.gone(self._stuck):
-                    self._stuck -= gone
-                    self._wake.set()
+                self._forget(await self._outbox.gone(self._stuck | set(self._damaged.values())))
             except StoreError as error:
                 get_logger().error("outbox_unreadable", exc_info=error)
             else:
                 metrics.OUTBOX_MESSAGES.set(self._backlog.messages)
                 metrics.OUTBOX_OLDEST_SECONDS.set(self._oldest_s())
             await asyncio.sleep(BACKLOG_EVERY_S)
+
+    def _forget(self, gone: frozenset[int]) -> None:
+        """Stop telling of messages that have gone another way (rule 3)."""
+        if not gone:
+            return
+        self._stuck -= gone
+        for digisos_id in [one for one, nr in self._damaged.items() if nr in gone]:
+            del self._damaged[digisos_id]
+            self._packages.clear(digisos_id)
+        self._wake.set()
 
     def _oldest_s(self) -> float:
         oldest = self._backlog.oldest
@@ -291,13 +300,13 @@ class Relay:
         try:
             if self._is_expired(message):
                 return False
-            if not (await self._others.sealing.current(queued) and await self._package_is_whole(message)):
+            if not (await self._others.sealing.current(queued) and await self._package_is_whole(queued)):
                 return False
             crash_point("producers.relay.before-publish")
             position = await self._publisher.publish(message.outgoing)
             crash_point("producers.relay.after-publish")
         except (PackageDamagedError, PackageMissingError, CryptoError, CopyGoneError, ContractError) as error:
-            self._package_failed(message.digisos_id, error)
+            self._package_failed(queued, error)
             return False
         except RecordTooLargeError as error:
             self._stuck |= {queued.nr}
@@ -324,14 +333,15 @@ class Relay:
         )
         return True
 
-    async def _package_is_whole(self, message: Message) -> bool:
+    async def _package_is_whole(self, queued: Queued) -> bool:
         """Return whether the package may be told of; one file that cannot be read is no fault of the outbox (rule 3)."""
         try:
-            await self._others.packages.check(message)
+            await self._others.packages.check(queued.message)
         except (PackageDamagedError, PackageMissingError, StoreError) as error:
-            self._package_failed(message.digisos_id, error)
+            self._package_failed(queued, error)
             return False
-        self._packages.clear(message.digisos_id)
+        self._packages.clear(queued.message.digisos_id)
+        self._damaged.pop(queued.message.digisos_id, None)
         return True
 
     def _is_expired(self, message: Message) -> bool:
@@ -350,7 +360,9 @@ class Relay:
         if hold is not None:
             get_logger().warning("topic_held", topic=topic, forsok=hold.failures, exc_info=error)
 
-    def _package_failed(self, digisos_id: DigisosId, error: MeldingsformidlerError) -> None:
+    def _package_failed(self, queued: Queued, error: MeldingsformidlerError) -> None:
+        digisos_id = queued.message.digisos_id
+        self._damaged[digisos_id] = queued.nr
         hold = self._packages.fail(digisos_id, error.code, asyncio.get_running_loop().time())
         if hold is not None and hold.failures == 1:
             get_logger().critical("package_unusable", digisos_id=digisos_id, exc_info=error)

@@ -17,6 +17,7 @@ from producers import relay as relay_module
 from producers.leases import SQLITE_NOW, SqlLeases
 from producers.packages import Packages
 from producers.picking import Bounds
+from producers.queueing import withdraw
 from producers.relay import Relay
 from producers.relay_ports import BothGates, Collaborators, OpenTopics
 from schemas.codec import decode
@@ -220,6 +221,21 @@ async def test_a_damaged_package_stops_its_own_soknad_with_one_alarm_until_it_is
             await topics.until(lambda: topics.types().count("SENDT") == 2)
             assert relay.notice() is None
     assert [log["log_level"] for log in logs if log["event"] == "package_unusable"] == ["critical"]
+
+
+async def test_a_damaged_package_that_has_gone_another_way_is_told_of_no_more(
+    world: Any, make_sending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "BACKLOG_EVERY_S", 0.01)
+    topics = Topics()
+    await post(world, make_sending, "stor", sizes=(1_000_000, 3000, 2500))
+    (path,) = world.stored_files()
+    path.write_bytes(b"skadet")
+    _, queued = await world.queued()
+    async with running(world, topics, collaborators=Collaborators(packages=Packages(world.dokumentlager))) as relay:
+        await topics.until(lambda: "skadet" in (relay.notice() or ""))
+        await world.database.write(lambda connection: withdraw(connection, queued.message.melding_id))
+        await topics.until(lambda: relay.notice() is None)
 
 
 class OneUnreadable(Packages):
