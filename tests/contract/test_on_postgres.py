@@ -31,6 +31,10 @@ TRIED_BY = {
 }
 """Modules with SQL whose tests are another module's."""
 
+_DESTROYED = (
+    "producers/test_kvittering_follower.py::"
+    "test_so_is_one_that_was_destroyed_for_another_reason_also_when_the_process_ended_in_between"
+)
 OF_A_FILE_ALONE = {
     "consumers/test_dedup.py::test_a_file_that_is_no_database_is_refused": "it is about a file",
     "kvittering/test_fristlager.py::test_the_lists_that_are_read_each_second_use_an_index": "asks for SQLite's own plan",
@@ -38,6 +42,8 @@ OF_A_FILE_ALONE = {
     "kvittering/test_store.py::test_the_file_is_its_owners_alone": "it is about a file",
     "producers/test_avsenderkopi.py::test_a_destroyed_key_is_in_no_file_of_the_database": "a server scrubs in its own time",
     "producers/test_kvittering_follower.py::test_its_key_is_in_no_file_of_the_database_soon_after": "as above",
+    f"{_DESTROYED}[False]": "as above",
+    f"{_DESTROYED}[True]": "as above",
     "producers/test_leases.py::test_the_databases_own_clock_is_milliseconds_of_now": "asks each database for itself",
     "producers/test_outbox.py::test_messages_of_before_there_were_buckets_get_theirs": "inserts by SQLite's own literals",
     "producers/test_outbox.py::test_one_that_has_lost_its_lease_removes_nothing": "asks SQLite for the time",
