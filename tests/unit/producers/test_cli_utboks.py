@@ -7,7 +7,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from producers import utboks_cli
+from producers import cli_utboks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +48,12 @@ def intake(monkeypatch: pytest.MonkeyPatch) -> Intake:
     def client(**options: Any) -> httpx.AsyncClient:
         return real(transport=httpx.MockTransport(found), **options)
 
-    monkeypatch.setattr("producers.utboks_cli.httpx.AsyncClient", client)
+    monkeypatch.setattr("producers.cli_utboks.httpx.AsyncClient", client)
     return found
 
 
 def run(*arguments: str) -> Any:
-    return CliRunner().invoke(utboks_cli.app, [*arguments, *ADDRESS])
+    return CliRunner().invoke(cli_utboks.app, [*arguments, *ADDRESS])
 
 
 def test_what_waits_and_what_is_held_is_shown_and_is_an_exit_code(intake: Intake) -> None:
