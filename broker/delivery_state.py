@@ -116,7 +116,9 @@ class Waiting:
 
     @property
     def next_moment(self) -> datetime | None:
-        """When the first one wakes or expires."""
+        """When the first one wakes or expires; the deadline of one that is done is nobody's."""
+        while self._expiring and self._expiring[0][2].state is State.DONE:
+            heapq.heappop(self._expiring)
         return min((heap[0][0] for heap in (self._sleeping, self._expiring) if heap), default=None)
 
     def ready(self, entry: Entry) -> None:

@@ -251,6 +251,7 @@ class KafkaTail:
             TransportError: Reading cannot go on. Outages are waited out and do not come out of here.
         """
         while not self._stopped:
+            end_if_cancelled()
             await self._note_progress()
             with mapped():
                 found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
@@ -355,13 +356,27 @@ async def _start(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
         with mapped():
             async with asyncio.timeout(settings.request_timeout_ms / 1000):
                 await consumer.start()
+        end_if_cancelled()
     except BrokerUnavailableError:
         await consumer.stop()
+        end_if_cancelled()
         await check_login(settings)
         raise
     except BaseException:
         await consumer.stop()
+        end_if_cancelled()
         raise
+
+
+def end_if_cancelled() -> None:
+    """Raise the cancellation of this task again when it got lost on the way.
+
+    ``asyncio.wait_for``, which aiokafka waits with, loses one in Python 3.11 when what it waited for ends at the same moment.
+    Whoever tries again after each error would then never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def incoming(record: ConsumerRecord) -> Incoming:

@@ -200,4 +200,4 @@ def test_ctrl_c_ends_a_start_that_waits_for_a_cluster_that_is_not_there(folder: 
     eventually((folder / "logg" / "up.log").exists, "it never began")
     process.send_signal(signal.SIGINT)
     with process:
-        assert process.wait(WITHIN_S) in {0, 3}
+        assert process.wait(WITHIN_S) in {0, 3, 130}  # 130: before it had begun to wait
