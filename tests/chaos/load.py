@@ -259,7 +259,13 @@ class Load:
         rng = self._rng
         digisos_id = str(DigisosId.new())
         entry = Entry(
-            run, f"gift-{rng.getrandbits(48):012x}", kommunenummer, synthetic_fodselsnummer(rng), {}, "DOD", digisos_id
+            run,
+            f"gift-{rng.getrandbits(24):06x}-{rng.getrandbits(24):06x}",
+            kommunenummer,
+            synthetic_fodselsnummer(rng),
+            {},
+            "DOD",
+            digisos_id,
         )
         files = [("soknad.pdf", "application/pdf", make_pdf(rng, 3000))]
         match slag:
