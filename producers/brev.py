@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from fpdf import FPDF
-from PIL import Image, ImageOps
-from pypdf import PdfReader
-
 from schemas.errors import DamagedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fpdf import FPDF
 
 PDF: Final = "application/pdf"
 PNG: Final = "image/png"
@@ -123,6 +121,8 @@ def page_count(data: bytes) -> int | None:
     """Return how many pages a PDF has; None when it is damaged, encrypted, or too large to look at."""
     if len(data) > MAX_COUNTED_BYTES:
         return None
+    from pypdf import PdfReader  # noqa: PLC0415 - as in ``_new_pdf``
+
     try:
         reader = PdfReader(io.BytesIO(data))
         return None if reader.is_encrypted else len(reader.pages) or None
@@ -146,6 +146,9 @@ def _last_sunday(year: int, month: int) -> datetime:
 
 
 def _new_pdf(now: datetime) -> FPDF:
+    # With its fonts this is a third of what the process imports, and most processes never print.
+    from fpdf import FPDF  # noqa: PLC0415 - see above
+
     pdf = FPDF(unit="mm", format="A4")
     pdf.set_margin(_MARGIN_MM)
     pdf.set_auto_page_break(auto=True, margin=_MARGIN_MM)
@@ -197,6 +200,8 @@ def _date(moment: datetime) -> str:
 
 
 def _picture_page(data: bytes, now: datetime) -> bytes:
+    from PIL import Image, ImageOps  # noqa: PLC0415 - as in ``_new_pdf``
+
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
         width, height = picture.size
         if width * height > MAX_PIXELS:
