@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
 import typer
 
-from broker.cli.calling import run_calls
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import console, errors, print_json, table
-from producers.drift_client import DriftClient, drift_client
+from producers.cli_drift import KommuneOption, MeldingOption, TokenOption, UrlOption, Where, ask
+from producers.drift_client import DriftClient
 from producers.kopi_routes import PREFIX
 from schemas.errors import InvalidNameError
 from schemas.names import Kommunenummer, MeldingId, Name, Uuid
@@ -34,16 +31,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-KommuneOption = Annotated[str | None, typer.Option("--kommune", help="Bare denne kommunens, fire siffer.")]
-MeldingOption = Annotated[list[str] | None, typer.Option("--melding", help="Bare denne meldingen. Kan gjentas.")]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--intake-url", envvar="FORMIDLER_INTAKE_URL", help="Avsenderens adresse, i stedet for --data."),
-]
-TokenOption = Annotated[
-    str | None,
-    typer.Option("--token", envvar="FORMIDLER_TOKEN", help="Maskintoken. Uten: hentes med nøkkelen i --data."),
-]
 TorrFlag = Annotated[bool, typer.Option("--torr", help="Endre ingenting; tell bare.")]
 OmgangOption = Annotated[
     str | None,
@@ -55,15 +42,6 @@ RateOption = Annotated[
 ReasonOption = Annotated[
     str | None, typer.Option("--begrunnelse", help="Hvorfor, for revisjonen. Uten personopplysninger.")
 ]
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Whom a command asks."""
-
-    data: Path
-    url: str | None
-    token: str | None
 
 
 @app.command("list", epilog="Eksempel: formidler avsenderkopi list --kommune 0301")
@@ -80,7 +58,7 @@ def list_copies(
     params: dict[str, str | int] = {"antall": antall}
     if kommune is not None:
         params["kommunenummer"] = _name(Kommunenummer, kommune, "--kommune")
-    page = _ask(_Where(data, url, token), lambda client: client.get(PREFIX, params))
+    page = ask(Where(data, url, token), lambda client: client.get(PREFIX, params))
     if as_json:
         print_json(page)
         return
@@ -107,7 +85,7 @@ def proof(
 ) -> None:
     """Vis hva som er kjent om en melding, og om kopien av den er destruert, når og for hvilken kvittering."""
     melding_id = _name(MeldingId, melding, "ID")
-    view = _ask(_Where(data, url, token), lambda client: client.get(f"{PREFIX}/{melding_id}"))
+    view = ask(Where(data, url, token), lambda client: client.get(f"{PREFIX}/{melding_id}"))
     if as_json:
         print_json(view)
         return
@@ -145,7 +123,7 @@ def send(
     if not (alle or kommune or melding):
         raise typer.BadParameter("si hvilke: --alle-ikke-mottatt, --kommune eller --melding")
     order = _order(kommune, melding, begrunnelse, omgang, torr=torr)
-    _finish(run_calls(_work("send", order, _Where(data, url, token), rate)), order, as_json=as_json)
+    _finish(ask(Where(data, url, token), lambda client: _work(client, "send", order, rate)), order, as_json=as_json)
 
 
 @app.command("forsegl", epilog="Eksempel: formidler avsenderkopi forsegl --kommune 0301 --torr")
@@ -167,7 +145,7 @@ def forsegl(
     Legg det nye sertifikatet i katalogen først.
     """
     order = _order(kommune, melding, begrunnelse, omgang, torr=torr)
-    _finish(run_calls(_work("forsegl", order, _Where(data, url, token), rate)), order, as_json=as_json)
+    _finish(ask(Where(data, url, token), lambda client: _work(client, "forsegl", order, rate)), order, as_json=as_json)
 
 
 def _order(
@@ -182,29 +160,28 @@ def _order(
     }
 
 
-async def _work(verb: str, order: dict[str, Any], where: _Where, rate: float) -> dict[str, Any]:
+async def _work(client: DriftClient, verb: str, order: dict[str, Any], rate: float) -> dict[str, Any]:
     """Run one step after the other until nothing is left; return the sum."""
     sent, passed_over, after = 0, Counter[str](), 0
     if not order["torr"]:
         errors.print(
             f"Omgang {order['omgang']}; blir den avbrutt, fortsett med --omgang {order['omgang']}", soft_wrap=True
         )
-    async with drift_client(where.data, where.url, where.token) as client:
-        while True:
-            step = await client.post(f"{PREFIX}/{verb}", order | {"etter": after, "antall": STEP})
-            sent += step["sendt"]
-            passed_over.update(step["hoppetOver"])
-            after = step["etter"]
-            if step["ferdig"]:
-                return {
-                    "omgang": order["omgang"],
-                    "torr": order["torr"],
-                    "sendt": sent,
-                    "hoppetOver": dict(passed_over),
-                }
-            errors.print(f"  {sent} meldinger")
-            if rate and step["sendt"] and not order["torr"]:
-                await asyncio.sleep(step["sendt"] / rate)
+    while True:
+        step = await client.post(f"{PREFIX}/{verb}", order | {"etter": after, "antall": STEP})
+        sent += step["sendt"]
+        passed_over.update(step["hoppetOver"])
+        after = step["etter"]
+        if step["ferdig"]:
+            return {
+                "omgang": order["omgang"],
+                "torr": order["torr"],
+                "sendt": sent,
+                "hoppetOver": dict(passed_over),
+            }
+        errors.print(f"  {sent} meldinger")
+        if rate and step["sendt"] and not order["torr"]:
+            await asyncio.sleep(step["sendt"] / rate)
 
 
 def _finish(result: dict[str, Any], order: dict[str, Any], *, as_json: bool) -> None:
@@ -215,14 +192,6 @@ def _finish(result: dict[str, Any], order: dict[str, Any], *, as_json: bool) -> 
     console.print(f"[bold]{result['sendt']}[/] meldinger {said}")
     for why, count in sorted(result["hoppetOver"].items()):
         console.print(f"  {count} hoppet over: {why}")
-
-
-def _ask(where: _Where, question: Callable[[DriftClient], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    async def work() -> dict[str, Any]:
-        async with drift_client(where.data, where.url, where.token) as client:
-            return await question(client)
-
-    return run_calls(work())
 
 
 def _name(kind: type[N], text: str, option: str) -> N:

@@ -8,23 +8,21 @@ Exit codes: 0 done, or proposed · 1 refused · 2 wrong usage · 3 an address do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from rich.markup import escape
 
 from broker.cli.acting import OperatorOption, ReasonOption, clock_of, parsed, reason
-from broker.cli.calling import run_calls
 from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import console, errors, print_json, table
 from broker.krav import Godkjenning, Krav, sign
 from broker.operatorer import Operatorer
 from broker.styring import VALID_FOR
-from producers.drift_client import DriftClient, drift_client
+from producers.cli_drift import KommuneOption, MeldingOption, TokenOption, UrlOption, Where, ask
+from producers.drift_client import DriftClient
 from producers.recall import SEND, TREKK, RecallUtvalg
 from producers.recall_routes import PREFIX
 from producers.recall_rows import FORESLATT, GODKJENT
@@ -40,8 +38,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-KommuneOption = Annotated[str | None, typer.Option("--kommune", help="Bare denne kommunens, fire siffer.")]
-MeldingOption = Annotated[list[str] | None, typer.Option("--melding", help="Bare denne meldingen. Kan gjentas.")]
 SoknadOption = Annotated[str | None, typer.Option("--soknad", help="Bare denne søknadens, digisosId.")]
 NokkelOption = Annotated[str | None, typer.Option("--nokkel", help="Bare det som er forseglet for dette sertifikatet.")]
 FraOption = Annotated[datetime | None, typer.Option("--fra", help="Innsendt fra og med dette tidspunktet (UTC).")]
@@ -49,23 +45,6 @@ TilOption = Annotated[datetime | None, typer.Option("--til", help="Innsendt før
 VersjonOption = Annotated[str | None, typer.Option("--avsenderversjon", help="Bare fra denne versjonen av avsenderen.")]
 SkjemaOption = Annotated[str | None, typer.Option("--skjemaversjon", help="Bare med denne versjonen av soknad.json.")]
 TorrFlag = Annotated[bool, typer.Option("--torr", help="Endre ingenting; vis hva som er berørt.")]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--intake-url", envvar="FORMIDLER_INTAKE_URL", help="Avsenderens adresse, i stedet for --data."),
-]
-TokenOption = Annotated[
-    str | None,
-    typer.Option("--token", envvar="FORMIDLER_TOKEN", help="Maskintoken. Uten: hentes med nøkkelen i --data."),
-]
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Whom a command asks, and as whom."""
-
-    data: Path
-    url: str | None
-    token: str | None
 
 
 @app.command("sok", epilog="Eksempel: formidler recall sok --avsenderversjon 2.4.1 --fra 2026-11-20")
@@ -96,7 +75,7 @@ def search(
         avsenderversjon=avsenderversjon,
         skjemaversjon=skjemaversjon,
     )
-    found = _ask(_Where(data, url, token), lambda client: _look(client, utvalg, TREKK, antall))
+    found = ask(Where(data, url, token), lambda client: _look(client, utvalg, TREKK, antall))
     _show(found, as_json=as_json)
 
 
@@ -134,7 +113,7 @@ def withdraw(
         avsenderversjon=avsenderversjon,
         skjemaversjon=skjemaversjon,
     )
-    _act(TREKK, utvalg, _Where(data, url, token), operator, begrunnelse, torr=torr, as_json=as_json)
+    _act(TREKK, utvalg, Where(data, url, token), operator, begrunnelse, torr=torr, as_json=as_json)
 
 
 @app.command("send", epilog="Eksempel: formidler recall send --kommune 0301 --fra 2026-11-20 -b 'mistet i fagsystemet'")
@@ -170,7 +149,7 @@ def send(
         avsenderversjon=avsenderversjon,
         skjemaversjon=skjemaversjon,
     )
-    _act(SEND, utvalg, _Where(data, url, token), operator, begrunnelse, torr=torr, as_json=as_json)
+    _act(SEND, utvalg, Where(data, url, token), operator, begrunnelse, torr=torr, as_json=as_json)
 
 
 @app.command("approve", epilog="Eksempel: formidler recall approve 0d2c7f5e-3a51-4d0e-8a3c-0a6a5f7a2b11 --operator ola")
@@ -201,7 +180,7 @@ def approve(
         )
         return await client.post(f"{PREFIX}/{wanted}/godkjenn", {"jws": sign(given, who)})
 
-    _finish(_ask(_Where(data, url, token), work), as_json=as_json)
+    _finish(ask(Where(data, url, token), work), as_json=as_json)
 
 
 @app.command("list", epilog="Eksempel: formidler recall list")
@@ -209,7 +188,7 @@ def list_recalls(
     *, data: DataOption, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False
 ) -> None:
     """List tilbakekallinger: forslag, og det som er utført."""
-    found = _ask(_Where(data, url, token), _recalls)
+    found = ask(Where(data, url, token), _recalls)
     if as_json:
         print_json(found)
         return
@@ -260,7 +239,7 @@ async def _recalls(client: DriftClient) -> list[dict[str, Any]]:
 def _act(
     handling: str,
     utvalg: RecallUtvalg,
-    where: _Where,
+    where: Where,
     operator: str | None,
     begrunnelse: str | None,
     *,
@@ -270,7 +249,7 @@ def _act(
     if utvalg == RecallUtvalg():
         raise typer.BadParameter("oppgi hvilke søknader det gjelder")
     if torr:
-        _show(_ask(where, lambda client: _look(client, utvalg, handling, SHOWN)), as_json=as_json)
+        _show(ask(where, lambda client: _look(client, utvalg, handling, SHOWN)), as_json=as_json)
         return
     why, now = reason(begrunnelse), clock_of(where.data)()
     who = Operatorer(where.data).choose(operator, now)
@@ -295,7 +274,7 @@ def _act(
         )
         return await client.post(PREFIX, {"jws": sign(krav, who)})
 
-    _finish(_ask(where, work), as_json=as_json)
+    _finish(ask(where, work), as_json=as_json)
 
 
 def _unfinished(
@@ -350,11 +329,3 @@ def _finish(result: dict[str, Any], *, as_json: bool) -> None:
         console.print(f"for sent, er mottatt: {melding}")
     for melding in result["endret"]:
         console.print(f"ikke rørt, er endret siden utvalget ble signert: {melding}")
-
-
-def _ask(where: _Where, question: Callable[[DriftClient], Awaitable[T]]) -> T:
-    async def work() -> T:
-        async with drift_client(where.data, where.url, where.token) as client:
-            return await question(client)
-
-    return run_calls(work())

@@ -23,6 +23,7 @@ from broker.cli.options import DataOption, JsonOption
 from broker.cli.output import EXIT_REFUSED, complain, console, print_json
 from broker.supervisor.layout import Layout
 from broker.topic_identity import Verdict
+from producers.drift_client import document_of
 from producers.drift_routes import PREFIX
 from producers.http_client import refused
 from schemas.errors import RefusedError
@@ -57,7 +58,7 @@ def show(data: DataOption, url: UrlOption = None, token: TokenOption = None, as_
 
     async def ask() -> dict[str, Any]:
         async with _intake(data, url, token) as http:
-            return _document(await http.get(PREFIX))
+            return document_of(await http.get(PREFIX))
 
     found = _run(ask())
     if as_json:
@@ -127,9 +128,9 @@ def accept(
 
     async def ask() -> list[dict[str, Any]]:
         async with _intake(data, url, token) as http:
-            topics = [emne] if emne else _recreated(_document(await http.get(PREFIX)))
+            topics = [emne] if emne else _recreated(document_of(await http.get(PREFIX)))
             body = {"begrunnelse": begrunnelse}
-            return [_document(await http.post(f"{PREFIX}/emner/{topic}/godta", json=body)) for topic in topics]
+            return [document_of(await http.post(f"{PREFIX}/emner/{topic}/godta", json=body)) for topic in topics]
 
     found = _run(ask())
     if as_json:
@@ -153,13 +154,6 @@ def _print(found: dict[str, Any]) -> None:
     for topic in found["emner"]:
         if topic["tiltak"]:
             console.print(f"  [red]{escape(topic['emne'])}[/]  {escape(topic['tiltak'])}")
-
-
-def _document(answer: httpx.Response) -> dict[str, Any]:
-    if not answer.is_success:
-        raise refused(answer)
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 @asynccontextmanager

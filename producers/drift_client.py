@@ -39,14 +39,19 @@ class DriftClient:
             RefusedError: It said no.
             httpx.HTTPError: It was not reached.
         """
-        return _document(await self._http.get(self._base_url + path, params=params, headers=self._headers))
+        return document_of(await self._http.get(self._base_url + path, params=params, headers=self._headers))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to an order; raises as ``get``."""
-        return _document(await self._http.post(self._base_url + path, json=body, headers=self._headers))
+        return document_of(await self._http.post(self._base_url + path, json=body, headers=self._headers))
 
 
-def _document(answer: httpx.Response) -> dict[str, Any]:
+def document_of(answer: httpx.Response) -> dict[str, Any]:
+    """Return what an answer says.
+
+    Raises:
+        RefusedError: It says no.
+    """
     if not answer.is_success:
         raise refused(answer)
     document: dict[str, Any] = answer.json()

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from producers import cli_kopi
+from producers import cli_drift, cli_kopi
 from producers.drift_client import DriftClient
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
         async with httpx.AsyncClient(transport=httpx.MockTransport(process.answer)) as http:
             yield DriftClient("https://drift.test", http, "hemmelig")
 
-    monkeypatch.setattr(cli_kopi, "drift_client", drift_client)
+    monkeypatch.setattr(cli_drift, "drift_client", drift_client)
     return process
 
 

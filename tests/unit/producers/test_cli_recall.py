@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from broker.operatorer import Operatorer
 from broker.web import install_fiks_errors
-from producers import cli_recall, recall
+from producers import cli_drift, cli_recall, recall
 from producers.drift_client import DriftClient
 from producers.forsegling import Forsegler
 from producers.omsending import Omsender
@@ -86,8 +86,8 @@ async def terminal(
         yield DriftClient("https://drift.test", http, "avsender")
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(cli_recall, "run_calls", lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
-    monkeypatch.setattr(cli_recall, "drift_client", drift_client)
+    monkeypatch.setattr(cli_drift, "run_calls", lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
+    monkeypatch.setattr(cli_drift, "drift_client", drift_client)
     monkeypatch.setattr(cli_recall, "clock_of", lambda _: world.clock)
     return Terminal(http, operatorer.path.parent)
 
